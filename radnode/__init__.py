@@ -1,0 +1,3 @@
+"""radnode: a DICOM node with embedded inference."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The only room that imports torch: model packages, pixels, detectors, the worker."""

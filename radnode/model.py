@@ -1,0 +1,209 @@
+"""The frozen values that cross rooms. No room-specific library is imported here."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Literal
+
+
+class Outcome(enum.StrEnum):
+    """What one analysis came to. A failure is never a negative."""
+
+    FINDING = "finding"
+    NO_FINDING = "no_finding"
+    FAILED = "failed"
+    NOT_ATTEMPTED = "not_attempted"
+
+
+class Reason(enum.StrEnum):
+    """Why an analysis failed or was not attempted: a closed vocabulary, so that no patient data can enter."""
+
+    UNSUPPORTED_SOP_CLASS = "unsupported_sop_class"
+    UNSUPPORTED_MODALITY = "unsupported_modality"
+    UNSUPPORTED_BODY_PART = "unsupported_body_part"
+    UNSUPPORTED_VIEW = "unsupported_view"
+    UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric_interpretation"
+    MULTI_FRAME = "multi_frame"
+    TOO_SMALL = "image_too_small"
+    PIXELS_UNDECODABLE = "pixels_undecodable"
+    DECODER_CRASHED = "decoder_crashed"
+    DECODER_TIMEOUT = "decoder_timeout"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    MODEL_RAISED = "model_raised"
+    MODEL_OUTPUT_INVALID = "model_output_invalid"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+
+    @property
+    def text(self) -> str:
+        """One sentence for a reader, the same in report, log and console."""
+        return _REASON_TEXT[self]
+
+    @property
+    def outcome(self) -> Outcome:
+        """NOT_ATTEMPTED when the quality gate declined the image, else FAILED."""
+        return Outcome.NOT_ATTEMPTED if self in _DECLINED else Outcome.FAILED
+
+
+_REASON_TEXT = {
+    Reason.UNSUPPORTED_SOP_CLASS: "The detector does not accept this SOP class.",
+    Reason.UNSUPPORTED_MODALITY: "The detector does not accept this modality.",
+    Reason.UNSUPPORTED_BODY_PART: "The detector does not accept this body part.",
+    Reason.UNSUPPORTED_VIEW: "The detector does not accept this projection.",
+    Reason.UNSUPPORTED_PHOTOMETRIC: "The detector does not accept this photometric interpretation.",
+    Reason.MULTI_FRAME: "The detector does not accept multi-frame images.",
+    Reason.TOO_SMALL: "The image is smaller than the detector needs.",
+    Reason.PIXELS_UNDECODABLE: "The pixel data could not be decoded.",
+    Reason.DECODER_CRASHED: "The pixel decoder crashed on this image.",
+    Reason.DECODER_TIMEOUT: "The pixel decoder did not finish in time.",
+    Reason.MODEL_UNAVAILABLE: "The detector could not be loaded.",
+    Reason.MODEL_RAISED: "The detector failed on this image.",
+    Reason.MODEL_OUTPUT_INVALID: "The detector gave no usable number for this image.",
+    Reason.TOO_MANY_ATTEMPTS: "The analysis was given up after repeated attempts.",
+}
+
+_DECLINED = frozenset(
+    {
+        Reason.UNSUPPORTED_SOP_CLASS,
+        Reason.UNSUPPORTED_MODALITY,
+        Reason.UNSUPPORTED_BODY_PART,
+        Reason.UNSUPPORTED_VIEW,
+        Reason.UNSUPPORTED_PHOTOMETRIC,
+        Reason.MULTI_FRAME,
+        Reason.TOO_SMALL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept: value, coding scheme designator and meaning (PS3.3 section 8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Where a finding lies, in SCOORD units of the source image.
+
+    `points` are (column, row) pairs; (0.0, 0.0) is the top left corner of the top left pixel
+    (PS3.3 C.18.6.1.1). A box is its four corners clockwise from the top left; a contour is a polygon
+    whose last point is not repeated. `frame` is 1-based, None for a single-frame image.
+    """
+
+    kind: Literal["box", "contour"]
+    points: tuple[tuple[float, float], ...]
+    frame: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing a detector says is there. `score` is a calibrated probability in 0..1."""
+
+    code: Code
+    score: float
+    site: Code | None = None
+    laterality: Code | None = None
+    region: Region | None = None
+    diameter_mm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which detector spoke; `digest` is the SHA-256 (hex) of its manifest, `device_uid` changes per training."""
+
+    name: str
+    version: str
+    device_uid: str
+    digest: str
+    manufacturer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What one detector said about one image.
+
+    `target` is what it looks for (the concept that is absent when nothing was found). `score` (0..1) is that
+    of the whole image and `peak` the (column, row) of its highest point, both also below the threshold; both
+    are None when the detector did not run. `reason` is set exactly when the outcome is FAILED or NOT_ATTEMPTED.
+    """
+
+    outcome: Outcome
+    model: ModelIdentity
+    target: Code
+    score: float | None = None
+    peak: tuple[float, float] | None = None
+    findings: tuple[Finding, ...] = ()
+    reason: Reason | None = None
+
+    @classmethod
+    def without_result(cls, reason: Reason, model: ModelIdentity, target: Code) -> Analysis:
+        """The analysis that says why there is none."""
+        return cls(outcome=reason.outcome, model=model, target=target, reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerIdentity:
+    """Who is on the other side: AE title as registered, certificate SHA-256 (hex, lower case), IP address."""
+
+    ae_title: str
+    certificate: str | None
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """The C-STORE command as it applies to one data set (PS3.7 section 9.3.1.1)."""
+
+    peer: PeerIdentity
+    sop_class_uid: str
+    sop_instance_uid: str
+    context_sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A connection or association that was turned away.
+
+    `rule` is a stable snake_case word for the rule that refused (`tls_no_client_certificate`,
+    `calling_ae_title_unknown`, ...), `advice` one sentence that says what to change. `ae_title` is what the
+    peer claimed, escaped to printable ASCII.
+    """
+
+    rule: str
+    advice: str
+    address: str
+    ae_title: str | None = None
+    certificate: str | None = None
+
+
+class JobKind(enum.StrEnum):
+    """What a job asks for."""
+
+    ANALYSE = "analyse"
+    DELIVER = "deliver"
+
+
+class JobState(enum.StrEnum):
+    """READY and LEASED are live; DONE and DEAD are final until an operator retries a dead one."""
+
+    READY = "ready"
+    LEASED = "leased"
+    DONE = "done"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One job held by one worker until `expires` (epoch seconds). `token` fences: only its holder may finish it."""
+
+    job_id: int
+    kind: JobKind
+    subject: str
+    destination: str | None
+    attempt: int
+    token: str
+    expires: float

@@ -1,0 +1,1 @@
+"""The only room that imports pynetdicom: listener, Storage SCP and SCU, TLS."""

@@ -1,0 +1,1 @@
+"""The only room that imports highdicom: structured reports and their UIDs."""

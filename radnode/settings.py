@@ -1,0 +1,262 @@
+"""Frozen settings: one TOML file, overridden by `RADNODE_SECTION__KEY` environment variables.
+
+`data_dir` is relative to the folder of the file; every other path is relative to `data_dir`.
+An unknown key is an error that names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from radnode.errors import ConfigError
+
+MAX_AE_TITLE = 16  # PS3.5 Table 6.2-1, VR AE
+
+
+def _ae_title(value: str) -> str:
+    """Check one AE title: PS3.5 Table 6.2-1 (no backslash, no control characters, not only spaces)."""
+    title = value.strip(" ")
+    if not title or len(title) > MAX_AE_TITLE or "\\" in title or not (title.isascii() and title.isprintable()):
+        raise ValueError(f"an AE title has 1 to {MAX_AE_TITLE} printable ASCII characters and no backslash")
+    return title
+
+
+def _fingerprint(value: str) -> str:
+    """Check one SHA-256 fingerprint and return it as 64 lower-case hex digits."""
+    digits = value.replace(":", "").lower()
+    if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise ValueError("a certificate fingerprint is 64 hex digits (openssl x509 -noout -fingerprint -sha256)")
+    return digits
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSettings(_Section):
+    """The listener: who it is, where it listens, and the limits every peer is held to."""
+
+    ae_title: AETitle = "RADNODE"
+    bind_address: str = "127.0.0.1"
+    port: Port = 2762
+    plain_port: Port = 0
+    max_associations: int = Field(default=50, ge=1)
+    max_associations_per_peer: int = Field(default=10, ge=1)
+    max_pdu: int = Field(default=131072, ge=4096)
+    max_object_bytes: int = Field(default=2**31, ge=1)
+    handshake_seconds: Seconds = 10.0
+    request_seconds: Seconds = 10.0
+    idle_seconds: Seconds = 60.0
+    drain_seconds: Seconds = 20.0
+
+
+class TLSSettings(_Section):
+    """Certificates of this node and the authority that peers must come from (PEM files)."""
+
+    certificate: Path = Path("pki/server.crt")
+    key: Path = Path("pki/server.key")
+    ca: Path = Path("pki/ca.crt")
+    crl: Path | None = None
+    require_client_certificate: bool = True
+
+
+class PeerSettings(_Section):
+    """One AE that may connect, and the certificate its title is bound to."""
+
+    ae_title: AETitle
+    certificate_sha256: Fingerprint | None = None
+    san: str | None = None
+    addresses: tuple[str, ...] = ()
+    may: tuple[Literal["store", "echo", "query", "commit"], ...] = ("store", "echo")
+
+
+class DestinationSettings(_Section):
+    """One AE that receives reports."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    ae_title: AETitle
+    host: str
+    port: Port
+    tls: bool = True
+
+
+class RuleSettings(_Section):
+    """Which detectors see an image and where its report goes; see `radnode.rules`."""
+
+    match: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    detect: tuple[str, ...] = ()
+    deliver: tuple[str, ...] = ()
+
+
+class KeysSettings(_Section):
+    """Where the key-encryption key and the audit keys are kept."""
+
+    provider: Literal["file"] = "file"
+    directory: Path = Path("keys")
+
+
+class AuditSettings(_Section):
+    """How often the trail is sealed by a signed checkpoint."""
+
+    checkpoint_seconds: Seconds = 1.0
+
+
+class DetectSettings(_Section):
+    """The model packages and what an analysis may cost."""
+
+    models: Path = Path("models")
+    device: str = "auto"
+    threads: int = Field(default=1, ge=1)
+    batch: int = Field(default=8, ge=1)
+    timeout_seconds: Seconds = 60.0
+    decode_seconds: Seconds = 30.0
+    max_attempts: int = Field(default=3, ge=1)
+
+
+class ReportSettings(_Section):
+    """What every report carries in its header."""
+
+    content_qualification: Literal["RESEARCH", "PRODUCT", "SERVICE"] = "RESEARCH"
+
+
+class DeliverSettings(_Section):
+    """How patiently results are offered to their destinations."""
+
+    retry_seconds: Seconds = 2.0
+    retry_max_seconds: Seconds = 300.0
+    timeout_seconds: Seconds = 30.0
+
+
+class Settings(BaseSettings):
+    """The whole configuration of one node."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="RADNODE_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    data_dir: Path = Path("var")
+    node: NodeSettings = NodeSettings()
+    tls: TLSSettings = TLSSettings()
+    peers: tuple[PeerSettings, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
+    rules: tuple[RuleSettings, ...] = ()
+    keys: KeysSettings = KeysSettings()
+    audit: AuditSettings = AuditSettings()
+    detect: DetectSettings = DetectSettings()
+    report: ReportSettings = ReportSettings()
+    deliver: DeliverSettings = DeliverSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file; nothing else."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Settings:
+        known = {destination.name for destination in self.destinations}
+        for rule in self.rules:
+            for name in rule.deliver:
+                if name not in known:
+                    raise ValueError(f"a rule delivers to {name!r}, but no [[destinations]] has that name")
+        titles = [peer.ae_title for peer in self.peers]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"the peer {title!r} is listed twice in [[peers]]")
+        return self
+
+    def path(self, relative: Path) -> Path:
+        """Return `relative` as seen from `data_dir`; an absolute path stays as it is."""
+        return self.data_dir / relative
+
+    def destination(self, name: str) -> DestinationSettings | None:
+        """Return the destination of that name, or None."""
+        return next((item for item in self.destinations if item.name == name), None)
+
+
+def find_config(explicit: Path | None) -> Path:
+    """Return the configuration file to use: `-c`, `$RADNODE_CONFIG`, `./radnode.toml`, `var/radnode.toml`.
+
+    Raises:
+        ConfigError: none of them exists.
+    """
+    named = explicit or (Path(os.environ["RADNODE_CONFIG"]) if os.environ.get("RADNODE_CONFIG") else None)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigError(f"There is no configuration file {named}; make one with `radnode init`.")
+        return named
+    for candidate in (Path("radnode.toml"), Path("var/radnode.toml")):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError("No radnode.toml here or in var/; make one with `radnode init`, or name one with -c.")
+
+
+def load_settings(path: Path) -> Settings:
+    """Read one TOML file and the environment.
+
+    Raises:
+        ConfigError: the file is not TOML, has an unknown key, or a value out of range.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {type(error).__name__}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    try:
+        settings = Settings(**document)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    return settings.model_copy(update={"data_dir": (path.resolve().parent / settings.data_dir).resolve()})
+
+
+def _explain(error: ValidationError) -> str:
+    """Return one sentence for the first thing that is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{_nearest(first['loc'])}."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where or 'configuration'}: {message}."
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """Name the valid key nearest to the unknown one at `location`."""
+    fields: Any = Settings.model_fields
+    for part in location[:-1]:
+        if isinstance(part, str) and part in fields:
+            fields = _fields_of(fields[part].annotation)
+    close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.0)
+    return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])!r}?" if close else ""
+
+
+def _fields_of(annotation: Any) -> dict[str, Any]:
+    """Return the fields of a section, or of the items of a list of sections."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return dict(candidate.model_fields)
+    return {}

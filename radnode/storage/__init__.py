@@ -1,0 +1,1 @@
+"""Sealing, keys and the sealed objects on disk."""
