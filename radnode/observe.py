@@ -46,12 +46,17 @@ def configure(role: str) -> Log:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(role=role)
-    warnings.simplefilter("ignore")  # pydicom's quote the values they complain about
-    root = logging.getLogger()
-    root.handlers[:] = [_LibraryHandler(level=logging.ERROR)]
+    quiet()
+    logging.getLogger().handlers[:] = [_LibraryHandler(level=logging.ERROR)]
     sys.excepthook = _report_uncaught
     threading.excepthook = lambda args: _report_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     return logger()
+
+
+def quiet() -> None:
+    """Silence what libraries would print: their messages quote the values they complain about."""
+    warnings.simplefilter("ignore")
+    logging.getLogger().handlers[:] = [logging.NullHandler()]
 
 
 def logger() -> Log:

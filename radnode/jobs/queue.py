@@ -58,7 +58,10 @@ class Queue:
         tx.execute(upsert(jobs).values(row).on_conflict_do_nothing())
 
     def lease(self, kind: JobKind, owner: str, seconds: float, limit: int = 1, destination: str = "") -> list[Lease]:
-        """Take up to `limit` due jobs, highest priority and longest waiting first; expired leases count as ready."""
+        """Take up to `limit` due jobs, highest priority and longest waiting first; expired leases count as ready.
+
+        An analysis that was tried before is leased alone: what killed its worker must not cost others an attempt.
+        """
         now = self._clock()
         expired = {"state": JobState.READY, "due": now}
         wanted = (_READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
@@ -66,6 +69,10 @@ class Queue:
         with transaction(self._engine) as tx:
             tx.execute(update(jobs).where(_LEASED, jobs.c.expires <= now).values(expired))
             rows = tx.execute(select(jobs).where(*wanted).order_by(*order).limit(limit)).all()
+            if kind is JobKind.ANALYSE and rows and rows[0].attempts:
+                rows = rows[:1]
+            elif kind is JobKind.ANALYSE:
+                rows = [row for row in rows if not row.attempts]
             leases = [
                 Lease(
                     job_id=row.job,
@@ -108,9 +115,9 @@ class Queue:
         """
         self._settle(tx, lease, state=JobState.READY, error=error, due=self._clock() + delay)
 
-    def release(self, owner: str) -> int:
-        """Give back every lease of an owner that is known to be dead; return how many."""
-        owned = and_(_LEASED, jobs.c.owner == owner)
+    def release(self, role: str) -> int:
+        """Give back every lease of a role whose processes are known to be dead; return how many."""
+        owned = and_(_LEASED, jobs.c.owner.startswith(f"{role}:", autoescape=True))
         values = {"state": JobState.READY, "token": None, "owner": None, "expires": None, "due": self._clock()}
         with transaction(self._engine) as tx:
             return tx.execute(update(jobs).where(owned).values(values)).rowcount

@@ -46,3 +46,10 @@ class Vault:
     def discard(self, object_id: bytes) -> None:
         """Remove an object whose commit did not happen."""
         self._objects.delete(object_id)
+
+    def sweep(self) -> int:
+        """Remove what a crash left half-written; only while nothing else writes. Return how many files."""
+        leftovers = self._objects.leftovers()
+        for path in leftovers:
+            path.unlink(missing_ok=True)
+        return len(leftovers)
