@@ -114,7 +114,7 @@ class _Walk:
         for seq, raw in enumerate(lines, start=1):
             line = raw[:-1]
             if not line.startswith(b'{"seq":%d,' % seq) or raw[-1:] != b"\n" or not _has_prev(line):
-                return self._misplaced(seq, raw)
+                return self._misplaced(seq, raw, before, next(lines, b"")[:-1])
             if line[-66:-2] != previous:
                 return self._broken_link(seq, line, previous, before, next(lines, b"")[:-1])
             node = sha256(b"\x00" + line).digest()
@@ -143,7 +143,7 @@ class _Walk:
                 seq += sum(1 for _ in stream)
         return None
 
-    def _misplaced(self, seq: int, raw: bytes) -> _Fault | None:
+    def _misplaced(self, seq: int, raw: bytes, before: bytes, after: bytes) -> _Fault | None:
         """Describe a line that is not entry `seq`; None when a running node was just writing it."""
         self.entries = seq - 1
         where = _place(self._segments, seq)
@@ -156,7 +156,10 @@ class _Walk:
         match = re.match(rb'\{"seq":(\d+),', raw)
         if match is None or int(match[1]) == seq:
             return _Fault(seq, seq, f"Entry {seq} at {where} is not an entry of the trail: it was changed or put in.")
-        found = int(match[1])
+        found, line = int(match[1]), raw[:-1]
+        if found == seq - 1 and line != before and _leaf(line) == after[-66:-2]:
+            where = _place(self._segments, found)
+            return _Fault(found, seq, f"Entry {found} at {where} was put in: the true one stands behind it.")
         return _Fault(seq, seq, f"Entry {seq} is not in its place: {where} holds an entry numbered {found}.")
 
     def _broken_link(self, seq: int, line: bytes, previous: bytes, before: bytes, after: bytes) -> _Fault:
@@ -238,7 +241,7 @@ def _checkpoints(folder: Path, name: str, public: Ed25519PublicKey) -> tuple[lis
     forged: _Fault | None = None
     for path in sorted(folder.glob("*.notes")) if folder.is_dir() else []:
         blocks = path.read_bytes().split(b"\n\n")
-        whole = len(blocks) // 2 * 2  # the last block is what follows the last whole note: nothing, or a torn one
+        whole = (len(blocks) - 1) // 2 * 2  # a last note without its empty line is one that a crash has torn
         size = 0
         for number in range(0, whole, 2):
             where = f"checkpoint {number // 2 + 1} of {path.name}"
