@@ -147,11 +147,12 @@ class _Walk:
         """Describe a line that is not entry `seq`; None when a running node was just writing it."""
         self.entries = seq - 1
         where = _place(self._segments, seq)
-        if raw[-1:] != b"\n":
+        if raw[-1:] != b"\n" and seq > max(self._signed, default=0):
             time.sleep(_SETTLE_SECONDS)
             again = next(itertools.islice(_lines(self._segments), seq - 1, seq), b"")
             if again.startswith(raw) and again.endswith(b"\n"):
                 return None
+        if raw[-1:] != b"\n":
             return _Fault(seq, seq, f"Entry {seq} is cut off at {where}.")
         match = re.match(rb'\{"seq":(\d+),', raw)
         if match is None or int(match[1]) == seq:
