@@ -1,5 +1,5 @@
 """The independent verifier of the audit trail: shares no code with the writer, and is one file that can be
-copied to another machine.
+copied to another machine: `python verify.py FOLDER PUBLIC_KEY [DATABASE]`.
 
 It needs the files, the public key, and nothing else; a database, where given, is compared with them row by
 row. The format is that of docs/audit-trail.md. Every entry is held to three things:
@@ -17,6 +17,7 @@ import itertools
 import json
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -206,7 +207,7 @@ def _narrow(fault: _Fault | None, differing: tuple[int, str] | None) -> _Fault |
     if fault is None or fault.first is None or fault.last is None or seq < fault.first:
         return _Fault(seq, seq, problem)
     if seq <= fault.last:
-        return _Fault(seq, seq, f"{fault.problem} {problem}" if seq != fault.first else fault.problem)
+        return _Fault(seq, seq, problem if seq != fault.first else fault.problem)
     return fault
 
 
@@ -335,3 +336,18 @@ def _is_json(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
+
+
+def _main(arguments: list[str]) -> int:
+    """Verify what the command line names; 0 when it holds, 1 when not, 2 when it was not asked rightly."""
+    if len(arguments) not in (2, 3):
+        print("usage: verify.py FOLDER PUBLIC_KEY [DATABASE]", file=sys.stderr)
+        return 2
+    result = verify(*map(Path, arguments))
+    print(f"{result.entries} entries, {result.checkpoints} checkpoints over {result.signed}, {result.pending} pending.")
+    print("The trail holds." if result.ok else result.problem)
+    return 0 if result.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -375,6 +375,23 @@ def test_full_disk_leaves_the_trail_whole_and_recovers_by_itself(node: Node, mon
     assert node.verified() == Verification(True, 5, 1, 5)
 
 
+def test_append_that_could_not_be_undone_is_undone_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = files.AppendFile(tmp_path / "file")
+    file.append(b"one\n")
+
+    def fails(*_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files.os, "fsync", fails)
+    monkeypatch.setattr(files.os, "ftruncate", fails)
+    with pytest.raises(AuditError, match="Input/output error"):
+        file.append(b"two, lost\n")
+    monkeypatch.undo()
+    file.append(b"two\n")
+    file.close()
+    assert file.path.read_bytes() == b"one\ntwo\n"
+
+
 def test_lines_are_durable_before_a_checkpoint_covers_them(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     real_sync, real_write = os.fsync, os.write

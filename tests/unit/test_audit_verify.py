@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -397,6 +399,33 @@ def test_file_that_holds_no_key_is_refused(trail: Trail, text: str) -> None:
     trail.key.write_text(text)
     with pytest.raises(ValueError, match="public key of an audit trail"):
         trail.check()
+
+
+def test_verifier_runs_alone_as_a_copied_file(trail: Trail, tmp_path: Path) -> None:
+    alone = tmp_path / "alone" / "verify.py"
+    alone.parent.mkdir()
+    alone.write_bytes(Path(verify_module.__file__).read_bytes())
+
+    def run(*arguments: Path) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-I", alone, *arguments], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert run(trail.folder, trail.key, trail.database) == (
+        0,
+        "24 entries, 3 checkpoints over 24, 0 pending.\nThe trail holds.\n",
+    )
+    edit(5)(trail)
+    code, output = run(trail.folder, trail.key)
+    assert code == 1
+    assert "Entry 5 at trail-000000000001.jsonl:5 was changed" in output
+    assert run(trail.folder)[0] == 2
+
+
+def test_changed_prev_and_body_of_one_entry_is_exact_with_the_database(trail: Trail) -> None:
+    edit(5)(trail)
+    byte(5, -20)(trail)
+    assert trail.check().first_bad in {4, 5}
+    assert trail.check(with_database=True).first_bad == 5
 
 
 def test_verifier_shares_no_code_with_the_writer() -> None:
