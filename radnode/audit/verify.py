@@ -112,13 +112,17 @@ class _Walk:
         stop = next(sizes, 0)
         peaks: list[bytes] = []
         previous, before, seq = _GENESIS, b"", 0
+        leaf_prefix = sha256(b"\x00")
         for seq, raw in enumerate(lines, start=1):
             line = raw[:-1]
-            if not line.startswith(b'{"seq":%d,' % seq) or raw[-1:] != b"\n" or not _has_prev(line):
-                return self._misplaced(seq, raw, before, next(lines, b"")[:-1])
-            if line[-66:-2] != previous:
-                return self._broken_link(seq, line, previous, before, next(lines, b"")[:-1])
-            node = sha256(b"\x00" + line).digest()
+            if not (raw.startswith(b'{"seq":%d,' % seq) and raw.endswith(b',"prev":"' + previous + b'"}\n')):
+                after = next(lines, b"")[:-1]
+                if raw[-1:] == b"\n" and line.startswith(b'{"seq":%d,' % seq) and _has_prev(line):
+                    return self._broken_link(seq, line, previous, before, after)
+                return self._misplaced(seq, raw, before, after)
+            leaf = leaf_prefix.copy()
+            leaf.update(line)
+            node = leaf.digest()
             previous, before = node.hex().encode(), line
             left = seq - 1
             while left & 1:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -58,36 +59,34 @@ class Trail:
         return verify(self.folder, self.key, self.database if with_database else None)
 
 
-@pytest.fixture
-def trail(tmp_path: Path) -> Iterator[Trail]:
-    trail = Trail(tmp_path / "audit", tmp_path / "audit.pub", tmp_path / "radnode.db")
-    trail.key.write_text(str(SIGNER.verifier))
-    engine = create_engine(f"sqlite:///{trail.database}")
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("original")
+    (home / "audit.pub").write_text(str(SIGNER.verifier))
+    engine = create_engine(f"sqlite:///{home / 'radnode.db'}")
     metadata.create_all(engine)
     log = AuditLog(bytes(32))
-    with Sequencer(engine, trail.folder, SIGNER, "radnode.example/audit", segment_bytes=1) as sequencer:
+    with Sequencer(engine, home / "audit", SIGNER, "radnode.example/audit") as sequencer:
         for number in range(1, SIZE + 1):
+            patient, identity = f"{number:032x}", {"PatientID": str(number)}
+            record = AuditRecord(events.IMAGE_RECEIVED, Actor(ae="CT1"), patient=patient, identity=identity)
             with engine.begin() as connection:
-                log.record(
-                    connection,
-                    AuditRecord(
-                        events.IMAGE_RECEIVED,
-                        Actor(ae="CT1"),
-                        patient=f"{number:032x}",
-                        identity={"PatientID": str(number)},
-                    ),
-                )
-            if number % 8 == 0 or number in CHECKPOINTS:
-                sequencer.step()
+                log.record(connection, record)
             if number in CHECKPOINTS:
+                sequencer.step()
                 sequencer.checkpoint()
-    lines = trail.lines()
-    for path in trail.segments():
-        path.unlink()
-    for first in (1, 9, 17):
-        (trail.folder / f"trail-{first:012d}.jsonl").write_bytes(b"".join(lines[first - 1 : first + 7]))
     engine.dispose()
-    yield trail
+    (whole,) = (home / "audit").glob("*.jsonl")
+    lines = whole.read_bytes().splitlines(keepends=True)
+    for first in (1, 9, 17):
+        (home / "audit" / f"trail-{first:012d}.jsonl").write_bytes(b"".join(lines[first - 1 : first + 7]))
+    return home
+
+
+@pytest.fixture
+def trail(original: Path, tmp_path: Path) -> Trail:
+    home = shutil.copytree(original, tmp_path / "home")
+    return Trail(home / "audit", home / "audit.pub", home / "radnode.db")
 
 
 def rechained(lines: list[bytes], start: int) -> list[bytes]:
