@@ -6,6 +6,7 @@ dates, give the order, so that a clock that jumps back changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -59,12 +60,15 @@ class AppendFile:
     def append(self, data: bytes) -> None:
         """Write `data` and fsync it. Raises AuditError when it could not; the file is then as before."""
         try:
+            if os.fstat(self._handle).st_size != self.length:  # an earlier append failed and so did its undoing
+                os.ftruncate(self._handle, self.length)
             view = memoryview(data)
             while view:
                 view = view[os.write(self._handle, view) :]
             os.fsync(self._handle)
         except OSError as error:
-            os.ftruncate(self._handle, self.length)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, self.length)
             raise AuditError(f"The audit trail could not be written: {error.strerror}.") from None
         self.length += len(data)
 

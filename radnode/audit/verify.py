@@ -1,5 +1,5 @@
 """The independent verifier of the audit trail: shares no code with the writer, and is one file that can be
-copied to another machine.
+copied to another machine: `python verify.py FOLDER PUBLIC_KEY [DATABASE]`.
 
 It needs the files, the public key, and nothing else; a database, where given, is compared with them row by
 row. The format is that of docs/audit-trail.md. Every entry is held to three things:
@@ -17,6 +17,7 @@ import itertools
 import json
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -111,13 +112,17 @@ class _Walk:
         stop = next(sizes, 0)
         peaks: list[bytes] = []
         previous, before, seq = _GENESIS, b"", 0
+        leaf_prefix = sha256(b"\x00")
         for seq, raw in enumerate(lines, start=1):
             line = raw[:-1]
-            if not line.startswith(b'{"seq":%d,' % seq) or raw[-1:] != b"\n" or not _has_prev(line):
-                return self._misplaced(seq, raw)
-            if line[-66:-2] != previous:
-                return self._broken_link(seq, line, previous, before, next(lines, b"")[:-1])
-            node = sha256(b"\x00" + line).digest()
+            if not (raw.startswith(b'{"seq":%d,' % seq) and raw.endswith(b',"prev":"' + previous + b'"}\n')):
+                after = next(lines, b"")[:-1]
+                if raw[-1:] == b"\n" and line.startswith(b'{"seq":%d,' % seq) and _has_prev(line):
+                    return self._broken_link(seq, line, previous, before, after)
+                return self._misplaced(seq, raw, before, after)
+            leaf = leaf_prefix.copy()
+            leaf.update(line)
+            node = leaf.digest()
             previous, before = node.hex().encode(), line
             left = seq - 1
             while left & 1:
@@ -143,20 +148,24 @@ class _Walk:
                 seq += sum(1 for _ in stream)
         return None
 
-    def _misplaced(self, seq: int, raw: bytes) -> _Fault | None:
+    def _misplaced(self, seq: int, raw: bytes, before: bytes, after: bytes) -> _Fault | None:
         """Describe a line that is not entry `seq`; None when a running node was just writing it."""
         self.entries = seq - 1
         where = _place(self._segments, seq)
-        if raw[-1:] != b"\n":
+        if raw[-1:] != b"\n" and seq > max(self._signed, default=0):
             time.sleep(_SETTLE_SECONDS)
             again = next(itertools.islice(_lines(self._segments), seq - 1, seq), b"")
             if again.startswith(raw) and again.endswith(b"\n"):
                 return None
+        if raw[-1:] != b"\n":
             return _Fault(seq, seq, f"Entry {seq} is cut off at {where}.")
         match = re.match(rb'\{"seq":(\d+),', raw)
         if match is None or int(match[1]) == seq:
             return _Fault(seq, seq, f"Entry {seq} at {where} is not an entry of the trail: it was changed or put in.")
-        found = int(match[1])
+        found, line = int(match[1]), raw[:-1]
+        if found == seq - 1 and line != before and _leaf(line) == after[-66:-2]:
+            where = _place(self._segments, found)
+            return _Fault(found, seq, f"Entry {found} at {where} was put in: the true one stands behind it.")
         return _Fault(seq, seq, f"Entry {seq} is not in its place: {where} holds an entry numbered {found}.")
 
     def _broken_link(self, seq: int, line: bytes, previous: bytes, before: bytes, after: bytes) -> _Fault:
@@ -202,7 +211,7 @@ def _narrow(fault: _Fault | None, differing: tuple[int, str] | None) -> _Fault |
     if fault is None or fault.first is None or fault.last is None or seq < fault.first:
         return _Fault(seq, seq, problem)
     if seq <= fault.last:
-        return _Fault(seq, seq, f"{fault.problem} {problem}" if seq != fault.first else fault.problem)
+        return _Fault(seq, seq, problem if seq != fault.first else fault.problem)
     return fault
 
 
@@ -238,7 +247,7 @@ def _checkpoints(folder: Path, name: str, public: Ed25519PublicKey) -> tuple[lis
     forged: _Fault | None = None
     for path in sorted(folder.glob("*.notes")) if folder.is_dir() else []:
         blocks = path.read_bytes().split(b"\n\n")
-        whole = len(blocks) // 2 * 2  # the last block is what follows the last whole note: nothing, or a torn one
+        whole = (len(blocks) - 1) // 2 * 2  # a last note without its empty line is one that a crash has torn
         size = 0
         for number in range(0, whole, 2):
             where = f"checkpoint {number // 2 + 1} of {path.name}"
@@ -331,3 +340,18 @@ def _is_json(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
+
+
+def _main(arguments: list[str]) -> int:
+    """Verify what the command line names; 0 when it holds, 1 when not, 2 when it was not asked rightly."""
+    if len(arguments) not in (2, 3):
+        print("usage: verify.py FOLDER PUBLIC_KEY [DATABASE]", file=sys.stderr)
+        return 2
+    result = verify(*map(Path, arguments))
+    print(f"{result.entries} entries, {result.checkpoints} checkpoints over {result.signed}, {result.pending} pending.")
+    print("The trail holds." if result.ok else result.problem)
+    return 0 if result.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
