@@ -1,0 +1,173 @@
+"""The header of a report: whose it is and what it comes from (as received), who made it and when (ours)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+
+from highdicom.sr.utils import collect_evidence
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
+
+from radnode.model import ModelIdentity
+from radnode.report import codes, received
+
+SERIES_DESCRIPTION = "AI result, not for primary diagnosis"
+_SERIES_NUMBER = 9900  # above what modalities give, so that results sort last
+_MANUFACTURER = "radnode"
+
+# Type 1 and 2 of the Patient and General Study modules (PS3.3 C.7.1.1 and C.7.2.1): there, empty if need be.
+_REQUIRED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
+)  # fmt: skip
+
+# The rest of the Patient, Clinical Trial Subject, General Study, Patient Study and Clinical Trial Study
+# modules (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1, C.7.2.2, C.7.2.3).
+_OPTIONAL = (
+    "ReferencedPatientSequence", "IssuerOfPatientID", "TypeOfPatientID", "IssuerOfPatientIDQualifiersSequence",
+    "SourcePatientGroupIdentificationSequence", "GroupOfPatientsIdentificationSequence", "PatientBirthTime",
+    "PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar", "PatientAlternativeCalendar",
+    "QualityControlSubject", "StrainDescription", "StrainNomenclature", "StrainStockSequence",
+    "StrainAdditionalInformation", "StrainCodeSequence", "GeneticModificationsSequence", "OtherPatientNames",
+    "OtherPatientIDsSequence", "ReferencedPatientPhotoSequence", "EthnicGroup", "EthnicGroupCodeSequence",
+    "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientBreedDescription", "PatientBreedCodeSequence",
+    "BreedRegistrationSequence", "ResponsiblePerson", "ResponsiblePersonRole", "ResponsibleOrganization",
+    "PatientComments", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
+    "IssuerOfClinicalTrialProtocolID", "OtherClinicalTrialProtocolIDsSequence", "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName", "IssuerOfClinicalTrialSiteID", "ClinicalTrialSubjectID", "IssuerOfClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID", "IssuerOfClinicalTrialSubjectReadingID",
+    "ClinicalTrialProtocolEthicsCommitteeName", "ClinicalTrialProtocolEthicsCommitteeApprovalNumber",
+    "IssuerOfAccessionNumberSequence", "ReferringPhysicianIdentificationSequence", "ConsultingPhysicianName",
+    "ConsultingPhysicianIdentificationSequence", "StudyDescription", "ProcedureCodeSequence", "PhysiciansOfRecord",
+    "PhysiciansOfRecordIdentificationSequence", "NameOfPhysiciansReadingStudy",
+    "PhysiciansReadingStudyIdentificationSequence", "ReferencedStudySequence", "RequestingService",
+    "RequestingServiceCodeSequence", "ReasonForPerformedProcedureCodeSequence",
+    "AdmittingDiagnosesDescription", "AdmittingDiagnosesCodeSequence", "PatientAge", "PatientSize",
+    "PatientSizeCodeSequence", "PatientBodyMassIndex", "MeasuredAPDimension", "MeasuredLateralDimension",
+    "PatientWeight", "MedicalAlerts", "Allergies", "Occupation", "SmokingStatus", "AdditionalPatientHistory",
+    "PregnancyStatus", "LastMenstrualDate", "PatientSexNeutered", "ReasonForVisit", "ReasonForVisitCodeSequence",
+    "AdmissionID", "IssuerOfAdmissionIDSequence", "ServiceEpisodeID", "ServiceEpisodeDescription",
+    "IssuerOfServiceEpisodeIDSequence", "PatientState",
+    "ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription", "LongitudinalTemporalOffsetFromEvent",
+    "LongitudinalTemporalEventType", "ClinicalTrialTimePointTypeCodeSequence", "IssuerOfClinicalTrialTimePointID",
+    "ConsentForClinicalTrialUseSequence",
+)  # fmt: skip
+
+_REQUEST = ("RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence")
+
+
+def file_meta(SOPInstanceUID: UID) -> FileMetaDataset:
+    """PS3.10 section 7.1; the writer adds version, group length and implementation."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = Comprehensive3DSRStorage
+    meta.MediaStorageSOPInstanceUID = SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return meta
+
+
+def add_patient_and_study(report: Dataset, source: Dataset) -> None:
+    """Copy the patient and study modules and their character set from the source, bytes as received."""
+    for keyword in _REQUIRED:
+        setattr(report, keyword, "")
+    for item in received.elements(source, ("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL)):
+        report[item.tag] = item
+
+
+def add_document(report: Dataset, source: Dataset, accepted_at: datetime, content_qualification: str) -> None:
+    """SOP Common, SR Document Series and SR Document General (PS3.3 C.12.1, C.17.1, C.17.2) of a fresh AI result.
+
+    `accepted_at` is written in the time zone that the source states, else in its own: Timezone Offset From UTC
+    speaks for the copied study date and time as well.
+    """
+    moment = accepted_at.astimezone(_zone(source) or accepted_at.tzinfo)
+    report.SOPClassUID = Comprehensive3DSRStorage
+    report.TimezoneOffsetFromUTC = f"{moment:%z}"[:5]
+    report.InstanceCreationDate = report.ContentDate = f"{moment:%Y%m%d}"
+    report.InstanceCreationTime = report.ContentTime = f"{moment:%H%M%S.%f}"
+    number = received.text(source, "InstanceNumber")
+    report.InstanceNumber = number if re.fullmatch(r"[0-9]{1,9}", number) else "1"
+    report.Modality = "SR"
+    report.SeriesNumber = _SERIES_NUMBER
+    report.SeriesDescription = SERIES_DESCRIPTION
+    report.ReferencedPerformedProcedureStepSequence = []
+    report.PerformedProcedureCodeSequence = []
+    report.CompletionFlag = "COMPLETE"
+    report.PreliminaryFlag = "PRELIMINARY"
+    report.VerificationFlag = "UNVERIFIED"
+    report.ContentQualification = content_qualification
+
+
+def add_equipment(report: Dataset, model: ModelIdentity, software_version: str, station_name: str) -> None:
+    """The node as the equipment that wrote the report, the model as the algorithm that contributed to it.
+
+    General and Enhanced General Equipment (PS3.3 C.7.5.1 and C.7.5.2), Contributing Equipment (C.12.1).
+    """
+    report.Manufacturer = report.ManufacturerModelName = _MANUFACTURER
+    report.DeviceSerialNumber = report.StationName = codes.ascii_text(station_name, 16)
+    report.SoftwareVersions = [codes.ascii_text(software_version)]
+    algorithm = Dataset()
+    algorithm.PurposeOfReferenceCodeSequence = [codes.PROCESSING_ALGORITHM]
+    algorithm.Manufacturer = codes.ascii_text(model.manufacturer)
+    algorithm.ManufacturerModelName = codes.ascii_text(model.name)
+    algorithm.SoftwareVersions = [codes.ascii_text(model.version)]
+    algorithm.DeviceSerialNumber = model.digest
+    algorithm.DeviceUID = model.device_uid
+    report.ContributingEquipmentSequence = [algorithm]
+
+
+def add_evidence(report: Dataset, sources: Sequence[Dataset], content: Dataset) -> None:
+    """Name every referenced instance (PS3.3 C.17.2.3), apart where it belongs to another study than the report."""
+    StudyInstanceUID = received.text(sources[0], "StudyInstanceUID")
+    current, other = collect_evidence([_reference(source) for source in sources], content, StudyInstanceUID)
+    report.CurrentRequestedProcedureEvidenceSequence = current
+    if other:
+        report.PertinentOtherEvidenceSequence = other
+
+
+def add_predecessors(report: Dataset, predecessors: Sequence[Dataset]) -> None:
+    """Name the earlier reports on the same source (PS3.3 C.17.2.4)."""
+    if predecessors:
+        references = [_reference(earlier) for earlier in predecessors]
+        StudyInstanceUID = references[0].StudyInstanceUID
+        same_study, other = collect_evidence(references, Dataset(), StudyInstanceUID)
+        report.PredecessorDocumentsSequence = [*same_study, *other]
+
+
+def add_request(report: Dataset, source: Dataset) -> None:
+    """Name the request that the source fulfils (PS3.3 C.17.2), where it says which."""
+    attributes = received.items(source, "RequestAttributesSequence")
+    if not attributes and not received.text(source, "AccessionNumber"):
+        return
+    requests = []
+    for request in attributes or [Dataset()]:
+        empty = Dataset()
+        for keyword in ("AccessionNumber", "ReferencedStudySequence", "PlacerOrderNumberImagingServiceRequest",
+                        "FillerOrderNumberImagingServiceRequest", *_REQUEST):  # fmt: skip
+            setattr(empty, keyword, [] if keyword.endswith("Sequence") else "")
+        item = {each.tag: each for each in received.elements(empty, empty.dir())}
+        item |= {each.tag: each for each in received.elements(source, ("StudyInstanceUID", "AccessionNumber"))}
+        item |= {each.tag: each for each in received.elements(request, ("AccessionNumber", *_REQUEST))}
+        requests.append(item.values())
+    sequence: RawDataElement = received.sequence("ReferencedRequestSequence", requests)
+    report[sequence.tag] = sequence
+
+
+def _reference(instance: Dataset) -> Dataset:
+    """The UIDs that make a reference, and nothing else of the instance."""
+    reference = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(reference, keyword, received.text(instance, keyword))
+    return reference
+
+
+def _zone(source: Dataset) -> timezone | None:
+    """Timezone Offset From UTC (PS3.3 C.12.1) of the source; None when it says none or nonsense."""
+    offset = re.fullmatch(r"([+-])(0\d|1[0-4])([0-5]\d)", received.text(source, "TimezoneOffsetFromUTC"))
+    if offset is None:
+        return None
+    sign, hours, minutes = offset.groups()
+    return timezone(timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1))
