@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
-from highdicom.sr.utils import collect_evidence
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
@@ -57,7 +56,11 @@ _OPTIONAL = (
     "ConsentForClinicalTrialUseSequence",
 )  # fmt: skip
 
-_REQUEST = ("RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence")
+# Type 2 of the Referenced Request Sequence (PS3.3 C.17.2).
+_REQUEST = (
+    "AccessionNumber", "RequestedProcedureID", "RequestedProcedureDescription",
+    "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
+)  # fmt: skip
 
 
 def file_meta(SOPInstanceUID: UID) -> FileMetaDataset:
@@ -119,22 +122,19 @@ def add_equipment(report: Dataset, model: ModelIdentity, software_version: str, 
     report.ContributingEquipmentSequence = [algorithm]
 
 
-def add_evidence(report: Dataset, sources: Sequence[Dataset], content: Dataset) -> None:
-    """Name every referenced instance (PS3.3 C.17.2.3), apart where it belongs to another study than the report."""
+def add_evidence(report: Dataset, sources: Sequence[Dataset]) -> None:
+    """Name every source instance (PS3.3 C.17.2.3), apart where it belongs to another study than the report."""
+    references = _references(sources)
     StudyInstanceUID = received.text(sources[0], "StudyInstanceUID")
-    current, other = collect_evidence([_reference(source) for source in sources], content, StudyInstanceUID)
-    report.CurrentRequestedProcedureEvidenceSequence = current
-    if other:
-        report.PertinentOtherEvidenceSequence = other
+    report.CurrentRequestedProcedureEvidenceSequence = [references.pop(StudyInstanceUID)]
+    if references:
+        report.PertinentOtherEvidenceSequence = list(references.values())
 
 
 def add_predecessors(report: Dataset, predecessors: Sequence[Dataset]) -> None:
-    """Name the earlier reports on the same source (PS3.3 C.17.2.4)."""
+    """Name the earlier reports on the same sources (PS3.3 C.17.2.4)."""
     if predecessors:
-        references = [_reference(earlier) for earlier in predecessors]
-        StudyInstanceUID = references[0].StudyInstanceUID
-        same_study, other = collect_evidence(references, Dataset(), StudyInstanceUID)
-        report.PredecessorDocumentsSequence = [*same_study, *other]
+        report.PredecessorDocumentsSequence = list(_references(predecessors).values())
 
 
 def add_request(report: Dataset, source: Dataset) -> None:
@@ -142,26 +142,46 @@ def add_request(report: Dataset, source: Dataset) -> None:
     attributes = received.items(source, "RequestAttributesSequence")
     if not attributes and not received.text(source, "AccessionNumber"):
         return
+    empty = _dataset(ReferencedStudySequence=[], RequestedProcedureCodeSequence=[], **dict.fromkeys(_REQUEST, ""))
+    charset = received.encodings(source)
     requests = []
     for request in attributes or [Dataset()]:
-        empty = Dataset()
-        for keyword in ("AccessionNumber", "ReferencedStudySequence", "PlacerOrderNumberImagingServiceRequest",
-                        "FillerOrderNumberImagingServiceRequest", *_REQUEST):  # fmt: skip
-            setattr(empty, keyword, [] if keyword.endswith("Sequence") else "")
-        item = {each.tag: each for each in received.elements(empty, empty.dir())}
-        item |= {each.tag: each for each in received.elements(source, ("StudyInstanceUID", "AccessionNumber"))}
-        item |= {each.tag: each for each in received.elements(request, ("AccessionNumber", *_REQUEST))}
-        requests.append(item.values())
+        found = (
+            *received.elements(empty, empty.dir()),
+            *received.elements(source, ("StudyInstanceUID", "AccessionNumber")),
+            *received.elements(request, ("RequestedProcedureCodeSequence", *_REQUEST), charset),
+        )
+        requests.append({each.tag: each for each in found}.values())
     sequence: RawDataElement = received.sequence("ReferencedRequestSequence", requests)
     report[sequence.tag] = sequence
 
 
-def _reference(instance: Dataset) -> Dataset:
-    """The UIDs that make a reference, and nothing else of the instance."""
-    reference = Dataset()
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(reference, keyword, received.text(instance, keyword))
-    return reference
+def _references(instances: Sequence[Dataset]) -> dict[str, Dataset]:
+    """Hierarchical references (PS3.3 C.17.2.1) to the instances by their Study Instance UID, each instance once."""
+    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+    studies: dict[str, Dataset] = {}
+    series: dict[tuple[str, str], Dataset] = {}
+    for study_uid, series_uid, instance_uid, class_uid in dict.fromkeys(
+        tuple(received.text(instance, keyword) for keyword in uids) for instance in instances
+    ):
+        if study_uid not in studies:
+            studies[study_uid] = _dataset(StudyInstanceUID=study_uid, ReferencedSeriesSequence=[])
+        if (study_uid, series_uid) not in series:
+            item = _dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=[])
+            series[study_uid, series_uid] = item
+            studies[study_uid].ReferencedSeriesSequence.append(item)
+        series[study_uid, series_uid].ReferencedSOPSequence.append(
+            _dataset(ReferencedSOPClassUID=class_uid, ReferencedSOPInstanceUID=instance_uid)
+        )
+    return studies
+
+
+def _dataset(**values: object) -> Dataset:
+    """A data set with these elements, by keyword."""
+    dataset = Dataset()
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    return dataset
 
 
 def _zone(source: Dataset) -> timezone | None:

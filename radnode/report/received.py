@@ -38,9 +38,12 @@ def text(dataset: Dataset, keyword: str) -> str:
     return "" if value is None else value.decode("ascii", "replace").strip("\0 ")
 
 
-def elements(dataset: Dataset, keywords: Iterable[str]) -> list[RawDataElement]:
-    """Those of the named elements that the data set has, in Explicit VR Little Endian, values as received."""
-    charset = encodings(dataset)
+def elements(dataset: Dataset, keywords: Iterable[str], charset: str | list[str] | None = None) -> list[RawDataElement]:
+    """Those of the named elements that the data set has, in Explicit VR Little Endian, values as received.
+
+    `charset` is that of the data set around an item; it matters only for values made in memory.
+    """
+    charset = charset or encodings(dataset)
     found = (_element(dataset, _tag(keyword), charset, 0) for keyword in keywords)
     return [item for item in found if item is not None]
 

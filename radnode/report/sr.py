@@ -49,7 +49,7 @@ def build_report(
     header.add_document(report, sources[0], accepted_at, content_qualification)
     header.add_equipment(report, analysis.model, software_version, station_name)
     header.add_request(report, sources[0])
-    header.add_evidence(report, sources, tree)
+    header.add_evidence(report, sources)
     header.add_predecessors(report, predecessors)
     report.SeriesInstanceUID = uids.series_uid(StudyInstanceUID, digest)
     report.SOPInstanceUID = uids.document_uid(SOPInstanceUIDs, digest, uids.report_role(analysis))
