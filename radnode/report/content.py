@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
+    CodedConcept,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
     GraphicTypeValues,
@@ -59,7 +60,9 @@ def measurement_report(sources: Sequence[Source], analysis: Analysis) -> Dataset
     """The root content item of the report."""
     report = MeasurementReport(
         title=codes.TITLE,
-        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(codes.ENGLISH),
+        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
+            CodedConcept.from_code(codes.ENGLISH)
+        ),
         observation_context=ObservationContext(observer_device_context=_observer(analysis.model)),
         procedure_reported=codes.procedure_reported(sources[0].Modality),
         imaging_measurements=[
@@ -188,11 +191,12 @@ def _image_region(sources: Sequence[Source], region: Region) -> ImageRegion:
     source, frames = sources[0], None if region.frame is None else [region.frame]
     if len(sources) > 1:
         source, frames = sources[(region.frame or 1) - 1], None
+    outline = np.asarray([*region.points, region.points[0]], dtype=np.float32)  # (column, row), shape (N + 1, 2)
     # highdicom looks the class up and knows only current ones, so the reference gets its own class afterwards.
     image = SourceImageForRegion(SecondaryCaptureImageStorage, source.SOPInstanceUID, frames)
+    scoord = ImageRegion(GraphicTypeValues.POLYLINE, outline, image)
     image.ReferencedSOPSequence[0].ReferencedSOPClassUID = source.SOPClassUID
-    outline = np.asarray([*region.points, region.points[0]], dtype=np.float32)  # (column, row), shape (N + 1, 2)
-    return ImageRegion(GraphicTypeValues.POLYLINE, outline, image)
+    return scoord
 
 
 def _source_images(sources: Sequence[Source]) -> list[SourceImageForMeasurementGroup]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
+from highdicom.sr import CodedConcept
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
@@ -113,7 +114,7 @@ def add_equipment(report: Dataset, model: ModelIdentity, software_version: str, 
     report.DeviceSerialNumber = report.StationName = codes.ascii_text(station_name, 16)
     report.SoftwareVersions = [codes.ascii_text(software_version)]
     algorithm = Dataset()
-    algorithm.PurposeOfReferenceCodeSequence = [codes.PROCESSING_ALGORITHM]
+    algorithm.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.PROCESSING_ALGORITHM)]
     algorithm.Manufacturer = codes.ascii_text(model.manufacturer)
     algorithm.ManufacturerModelName = codes.ascii_text(model.name)
     algorithm.SoftwareVersions = [codes.ascii_text(model.version)]
