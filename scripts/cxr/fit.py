@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import math
 import time
@@ -118,11 +119,38 @@ def _loss(
 
 @torch.inference_mode()
 def predict(net: OpacityNet, features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return image logits (rows,) and heat probabilities (rows, 16, 16) on the clean copies."""
+    """Return image logits (rows,) and heat probabilities (rows, 16, 16), mean of the film and its mirror image."""
     logits, heats = [], []
     for start in range(0, len(rows), BATCH):
-        batch = torch.from_numpy(features.values[rows[start : start + BATCH], 0].astype(np.float32))
-        image, heat, _ = net.train_forward(batch.contiguous(memory_format=torch.channels_last))
-        logits.append(image.numpy())
-        heats.append(torch.sigmoid(heat).numpy())
+        picked = rows[start : start + BATCH]
+        image, heat = _forward(net, features.values[picked, 0])
+        mirrored_image, mirrored_heat = _forward(net, features.values[picked, 1])
+        logits.append(((image + mirrored_image) / 2).numpy())
+        heats.append(torch.sigmoid((heat + mirrored_heat.flip(2)) / 2).numpy())
     return np.concatenate(logits), np.concatenate(heats)
+
+
+def _forward(net: OpacityNet, features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = torch.from_numpy(features.astype(np.float32)).contiguous(memory_format=torch.channels_last)
+    image, heat, _ = net.train_forward(batch)
+    return image, heat
+
+
+def members(
+    films: Sequence[Film], features: Features, allowed: np.ndarray, options: argparse.Namespace, label: str
+) -> list[OpacityNet]:
+    """Return the fine-tunings on the allowed films, taking from the work folder those that are finished."""
+    nets = []
+    for member in range(options.members):
+        path = options.work / f"net-{label}-seed-{options.seed + member}-epochs-{options.epochs}.pt"
+        if path.exists():
+            net = OpacityNet(len(LABELS), seed=0).to(memory_format=torch.channels_last).eval()
+            net.load_state_dict(torch.load(path, weights_only=True))
+        else:
+            seed = options.seed + member
+            net = train(films, features, allowed, seed=seed, epochs=options.epochs, label=f"{label} seed {seed}")
+            unfinished = path.with_suffix(".part")
+            torch.save(net.state_dict(), unfinished)
+            unfinished.replace(path)
+        nets.append(net)
+    return nets
