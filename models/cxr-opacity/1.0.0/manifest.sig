@@ -1,0 +1,2 @@
+key-id: radnode-models
+signature: Qj1/o24TtNmpzAIMqgkguvYkRx9mBWO2QxxcLQrApjLx1hiamsuTggfe4ViWh2Y9L5T86vzX1f2bmV1B654xDg==

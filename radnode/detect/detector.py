@@ -1,0 +1,158 @@
+"""One warm model: images in, analyses out. Only this module and `program` use torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from radnode.detect.pixels import FloatImage, Geometry, PixelImage, prepare
+from radnode.detect.program import load_program
+from radnode.detect.regions import HeatBox, boxes, peak
+from radnode.errors import DetectionError, PackageError
+from radnode.model import Analysis, Finding, Outcome, Reason, Region
+
+if TYPE_CHECKING:
+    from radnode.detect.package import Package
+
+Answer = Analysis | DetectionError
+Forward = Callable[[FloatImage], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+
+
+class Detector:
+    """A package whose weights are loaded once.
+
+    `device` is "auto" (CUDA when there), "cpu" or "cuda"; `threads` bounds torch's intra-op threads.
+
+    Raises:
+        PackageError: the weights do not load, or do not answer a blank image with usable numbers.
+    """
+
+    def __init__(self, package: Package, device: str = "auto", threads: int = 1) -> None:
+        self.identity = package.identity
+        self.target = package.target
+        self._input = package.manifest.input
+        self._output = package.manifest.output
+        self._forward = _forward(package, device, threads)
+        size = self._input.size
+        logits, heats = self._forward(np.zeros((2, 3, size, size), dtype=np.float32))
+        if logits.shape != (2,) or heats.ndim != 3 or len(heats) != 2:
+            raise PackageError(f"The model {self.identity.name} does not give image logits (N,) and heat (N, R, C).")
+
+    def detect(self, images: Sequence[PixelImage]) -> list[Answer]:
+        """Return one answer an image, in their order; an answer does not depend on the images beside it.
+
+        A batch that raises is tried again one by one. An image that fails is answered by a DetectionError:
+        PIXELS_UNDECODABLE without contrast, MODEL_RAISED, or MODEL_OUTPUT_INVALID for numbers that are none.
+        """
+        answers: list[Answer | None] = [None] * len(images)
+        tensors: list[FloatImage] = []
+        placed: list[tuple[int, Geometry]] = []
+        for index, image in enumerate(images):
+            try:
+                tensor, geometry = prepare(image, self._input)
+            except DetectionError as error:
+                answers[index] = error
+            else:
+                tensors.append(tensor)
+                placed.append((index, geometry))
+        for (index, geometry), numbers in zip(placed, self._run(tensors), strict=True):
+            answers[index] = (
+                numbers if isinstance(numbers, DetectionError) else self._interpret(*numbers, geometry, images[index])
+            )
+        return [answer for answer in answers if answer is not None]
+
+    def _run(self, tensors: list[FloatImage]) -> list[tuple[float, FloatImage] | DetectionError]:
+        """Return image logit and heat logits of each tensor, or why there are none."""
+        if not tensors:
+            return []
+        try:
+            logits, heats = self._forward(np.stack(tensors))
+        except Exception as error:  # noqa: BLE001 (a model is foreign code: whatever it raises is its failure)
+            if len(tensors) == 1:
+                failure = DetectionError(Reason.MODEL_RAISED)
+                failure.__cause__ = error
+                return [failure]
+            return [self._run([tensor])[0] for tensor in tensors]
+        return [(float(logit), heat) for logit, heat in zip(logits, heats, strict=True)]
+
+    def _interpret(self, logit: float, heat_logits: FloatImage, geometry: Geometry, image: PixelImage) -> Answer:
+        """Return what the numbers of one image mean."""
+        if not (math.isfinite(logit) and np.isfinite(heat_logits).all()):
+            return DetectionError(Reason.MODEL_OUTPUT_INVALID)
+        output = self._output
+        score = _sigmoid(output.calibration.slope * logit + output.calibration.intercept)
+        heat = (1.0 / (1.0 + np.exp(-np.clip(heat_logits, -60, 60)))).astype(np.float32)
+        x, y = peak(heat)
+        size = self._input.size
+        highest = geometry.to_source(x * size, y * size)
+        findings: tuple[Finding, ...] = ()
+        if score >= output.threshold:
+            found = boxes(heat, output.region)
+            findings = tuple(
+                finding
+                for box in found
+                if (finding := self._finding(box, found[0], score, geometry, image)) is not None
+            )
+        return Analysis(
+            outcome=Outcome.FINDING if findings else Outcome.NO_FINDING,
+            model=self.identity,
+            target=self.target,
+            score=score,
+            peak=highest,
+            findings=findings,
+        )
+
+    def _finding(
+        self, box: HeatBox, highest: HeatBox, score: float, geometry: Geometry, image: PixelImage
+    ) -> Finding | None:
+        """Return one box as a finding, None when nothing of it lies within the image.
+
+        The box with the highest heat has the score of the image, the others that score times their share of
+        its heat. Laterality is left out: a box in image columns does not say which side of the patient it is.
+        """
+        size = self._input.size
+        left, top = geometry.to_source(box.left * size, box.top * size)
+        right, bottom = geometry.to_source(box.right * size, box.bottom * size)
+        if right <= left or bottom <= top:
+            return None
+        return Finding(
+            code=self.target,
+            score=score * box.score / highest.score,
+            site=self._output.site.code,
+            region=Region(kind="box", points=((left, top), (right, top), (right, bottom), (left, bottom))),
+            diameter_mm=_longer_side(right - left, bottom - top, image),
+        )
+
+
+def _forward(package: Package, device: str, threads: int) -> Forward:
+    """Load the weights and return a function from float32 (N, 3, size, size) to float32 logits and heat."""
+    try:
+        import torch  # noqa: PLC0415 (the room imports where torch is missing; a detector needs it)
+    except ImportError as error:
+        raise PackageError("This installation has no torch; install radnode[detect].") from error
+    torch.set_num_threads(threads)
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    program = load_program(package.read_weights()).to(chosen)
+
+    def forward(batch: FloatImage) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        with torch.inference_mode():
+            logits, heats = program(torch.from_numpy(batch).to(chosen))
+            return logits.float().cpu().numpy(), heats.float().cpu().numpy()
+
+    return forward
+
+
+def _sigmoid(value: float) -> float:
+    """Return 1 / (1 + exp(-value)) without overflow."""
+    return 1.0 / (1.0 + math.exp(-value)) if value >= 0 else math.exp(value) / (1.0 + math.exp(value))
+
+
+def _longer_side(columns: float, rows: float, image: PixelImage) -> float | None:
+    """Return the longer side of a box in mm, None unless spacing holds in the patient."""
+    if image.spacing is None or image.spacing_at != "patient":
+        return None
+    return max(columns * image.spacing[1], rows * image.spacing[0])

@@ -1,0 +1,176 @@
+"""The manifest of a model package, `model.toml`, as frozen typed models. Without torch."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from radnode.errors import PackageError
+from radnode.model import Code
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CodeSpec(_Table):
+    """A coded concept as the manifest writes it."""
+
+    value: str = Field(min_length=1, max_length=16)
+    scheme: str = Field(min_length=1, max_length=16)
+    meaning: str = Field(min_length=1, max_length=64)
+
+    @property
+    def code(self) -> Code:
+        """The same as the value that crosses rooms."""
+        return Code(self.value, self.scheme, self.meaning)
+
+
+class Accepts(_Table):
+    """What the quality gate lets through; an attribute that the image lacks is judged by `missing_*`."""
+
+    level: Literal["instance"]
+    sop_classes: tuple[str, ...] = Field(min_length=1)
+    modalities: tuple[str, ...] = Field(min_length=1)
+    body_parts: tuple[str, ...]
+    """Values of Body Part Examined, upper case; empty accepts any."""
+    views: tuple[str, ...]
+    """Values of View Position, upper case; empty accepts any."""
+    missing_body_part: Literal["accept", "decline"]
+    missing_view: Literal["accept", "decline"]
+    photometric_interpretations: tuple[str, ...] = Field(min_length=1)
+    min_rows: int = Field(ge=1)
+    min_columns: int = Field(ge=1)
+
+
+class InputSpec(_Table):
+    """How pixels become the tensor float32 (3, size, size): see `radnode.detect.pixels.prepare`."""
+
+    size: int = Field(ge=32, le=4096)
+    percentiles: tuple[float, float]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @model_validator(mode="after")
+    def _usable(self) -> InputSpec:
+        low, high = self.percentiles
+        if not 0.0 <= low < high <= 100.0:
+            raise ValueError("percentiles are two rising numbers within 0..100")
+        if min(self.std) <= 0.0:
+            raise ValueError("std is above 0 in every channel")
+        return self
+
+
+class RegionSpec(_Table):
+    """How boxes are cut from the heat map, whose cells are probabilities after the sigmoid.
+
+    A cell belongs to a region when it is at least max(`share_of_peak` x highest cell, `floor`); touching cells
+    (8 neighbours) are one region; a region whose highest cell is under `min_peak` is dropped.
+    """
+
+    kind: Literal["box"]
+    share_of_peak: Probability
+    floor: Probability
+    min_peak: Probability
+    max_regions: int = Field(ge=1, le=50)
+
+
+class Calibration(_Table):
+    """score = sigmoid(`slope` x image logit + `intercept`)."""
+
+    method: Literal["platt"]
+    slope: float = Field(gt=0.0)
+    intercept: float
+
+
+class OutputSpec(_Table):
+    """What the network's numbers mean: it returns image logits (N,) and heat logits (N, cells, cells)."""
+
+    finding: CodeSpec
+    site: CodeSpec
+    threshold: Probability
+    calibration: Calibration
+    region: RegionSpec
+
+
+class Source(_Table):
+    """One data set that the model was trained on."""
+
+    name: str
+    licence: str
+    citation: str
+    images: int = Field(ge=0)
+    patients: int = Field(ge=0)
+
+
+class Training(_Table):
+    """The training statement."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    split: str
+    deidentification: str
+    pretrained: str
+    seed: int
+    command: str
+
+
+class Measured(_Table):
+    """One figure with its 95 % confidence interval; `of` says which model on which patients."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    of: str
+
+
+class Manifest(_Table):
+    """One `model.toml`. `files` holds the SHA-256 of every other file of the package but the signature."""
+
+    format: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    version: str = Field(pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,4}$")
+    device_uid: str = Field(pattern=r"^2\.25\.(0|[1-9]\d{0,38})$", max_length=64)
+    manufacturer: str = Field(min_length=1, max_length=64)
+    status: Literal["research"]
+    licence: str
+    intended_use: str
+    weights: FileName
+    files: dict[FileName, Sha256]
+    accepts: Accepts
+    input: InputSpec
+    output: OutputSpec
+    training: Training
+    performance: tuple[Measured, ...]
+
+    @model_validator(mode="after")
+    def _weights_are_safe(self) -> Manifest:
+        if self.weights not in self.files:
+            raise ValueError("the weights are not among the files")
+        if not self.weights.endswith(".pt2"):
+            raise ValueError("weights are a torch.export program (.pt2); a pickle is never loaded")
+        return self
+
+
+def parse_manifest(text: bytes) -> Manifest:
+    """Return the manifest that `text` holds.
+
+    Raises:
+        PackageError: it is not TOML, lacks a key, has an unknown one, or a value is out of range.
+    """
+    try:
+        document: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PackageError(f"The manifest is not valid TOML: {type(error).__name__}.") from error
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "model.toml"
+        raise PackageError(f"The manifest is not usable: {where}: {first['msg']}.") from error

@@ -1,0 +1,220 @@
+"""From a DICOM file to the numbers a network sees. Without torch, so that the decoding child stays small."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydicom import dcmread
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.utils import pixel_array
+
+from radnode.errors import DetectionError
+from radnode.model import Reason
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from radnode.detect.manifest import InputSpec
+
+MAX_PIXELS = 100_000_000
+
+SpacingPlane = Literal["patient", "detector"]
+FloatImage = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelImage:
+    """One grayscale frame in display sense: a higher value is brighter (denser tissue in an X-ray).
+
+    `pixels` is float32 of shape (rows, columns). `spacing` is (row, column) in mm, None where the file does
+    not say; `spacing_at` is "patient" for Pixel Spacing that is calibrated or projected into the patient and
+    "detector" for Imager Pixel Spacing, which is measured at the detector and so magnifies the patient.
+    """
+
+    pixels: FloatImage
+    spacing: tuple[float, float] | None = None
+    spacing_at: SpacingPlane | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the source image."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of the source image."""
+        return int(self.pixels.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Where a source image lies in the square of the network, both in pixels from the top left corner.
+
+    The image is scaled to `scaled_rows` x `scaled_columns` and put at (`left`, `top`) of the square.
+    """
+
+    rows: int
+    columns: int
+    scaled_rows: int
+    scaled_columns: int
+    top: int
+    left: int
+
+    @classmethod
+    def fit(cls, rows: int, columns: int, size: int) -> Geometry:
+        """Return the largest centred placement of `rows` x `columns` in a `size` x `size` square."""
+        longest = max(rows, columns)
+        scaled_rows = max(1, round(rows * size / longest))
+        scaled_columns = max(1, round(columns * size / longest))
+        return cls(rows, columns, scaled_rows, scaled_columns, (size - scaled_rows) // 2, (size - scaled_columns) // 2)
+
+    def to_source(self, x: float, y: float) -> tuple[float, float]:
+        """Return (column, row) in the source for (x, y) in the square, clipped to the source image."""
+        column = (x - self.left) * self.columns / self.scaled_columns
+        row = (y - self.top) * self.rows / self.scaled_rows
+        return min(max(column, 0.0), float(self.columns)), min(max(row, 0.0), float(self.rows))
+
+    def to_network(self, column: float, row: float) -> tuple[float, float]:
+        """Return (x, y) in the square for (column, row) in the source."""
+        x = column * self.scaled_columns / self.columns + self.left
+        y = row * self.scaled_rows / self.rows + self.top
+        return x, y
+
+
+def prepare(image: PixelImage, spec: InputSpec) -> tuple[FloatImage, Geometry]:
+    """Return the network's input, float32 (3, size, size), and its geometry. Training uses this very function.
+
+    Scale (antialiased) to fit the square, stretch between two percentiles of the scaled image, pad with black,
+    normalise each channel.
+
+    Raises:
+        DetectionError: PIXELS_UNDECODABLE when the image holds no finite contrast.
+    """
+    geometry = Geometry.fit(image.rows, image.columns, spec.size)
+    scaled = np.asarray(
+        Image.fromarray(image.pixels).resize(
+            (geometry.scaled_columns, geometry.scaled_rows), Image.Resampling.BILINEAR
+        ),
+        dtype=np.float32,
+    )
+    low, high = np.percentile(scaled, spec.percentiles)
+    if not (np.isfinite(low) and np.isfinite(high) and high > low):
+        raise DetectionError(Reason.PIXELS_UNDECODABLE)
+    square = np.zeros((spec.size, spec.size), dtype=np.float32)
+    square[
+        geometry.top : geometry.top + geometry.scaled_rows, geometry.left : geometry.left + geometry.scaled_columns
+    ] = np.clip((scaled - low) / (high - low), 0.0, 1.0)
+    mean = np.asarray(spec.mean, dtype=np.float32)[:, None, None]
+    std = np.asarray(spec.std, dtype=np.float32)[:, None, None]
+    return np.ascontiguousarray((square[None] - mean) / std), geometry
+
+
+def decode_pixels(part10: bytes) -> PixelImage:
+    """Return the one grayscale frame of a DICOM file (PS3.10) in display sense.
+
+    Stored values are masked to Bits Stored, pass the modality LUT or rescale, and are turned round for
+    MONOCHROME1. Pixel padding takes the darkest value that is not padding.
+
+    Raises:
+        DetectionError: MULTI_FRAME, UNSUPPORTED_PHOTOMETRIC, or PIXELS_UNDECODABLE for everything that is wrong
+            with the pixel data: lengths, bits, transfer syntax, over 100 Mpx, a codec that raises.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = dcmread(io.BytesIO(part10))
+            _check_shape(dataset)
+            return _to_image(dataset, pixel_array(dataset, raw=True))
+    except DetectionError:
+        raise
+    except Exception as error:  # parsers and codecs raise whatever they like; the answer is the same
+        raise DetectionError(Reason.PIXELS_UNDECODABLE) from error
+
+
+def _check_shape(dataset: Dataset) -> None:
+    """Refuse, before anything is allocated, what is not one grayscale frame of honest size."""
+    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise DetectionError(Reason.MULTI_FRAME)
+    if dataset.SamplesPerPixel != 1 or dataset.PhotometricInterpretation not in {"MONOCHROME1", "MONOCHROME2"}:
+        raise DetectionError(Reason.UNSUPPORTED_PHOTOMETRIC)
+    pixels = dataset.Rows * dataset.Columns
+    allocated, stored = dataset.BitsAllocated, dataset.BitsStored
+    sound = (
+        0 < pixels <= MAX_PIXELS
+        and allocated in {8, 16, 32}
+        and 1 <= stored <= allocated
+        and dataset.HighBit == stored - 1  # PS3.5 section 8.1.1
+        and dataset.PixelRepresentation in {0, 1}
+    )
+    if not sound:
+        raise DetectionError(Reason.PIXELS_UNDECODABLE)
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        length = pixels * allocated // 8
+        if len(dataset.PixelData) != length + length % 2:
+            raise DetectionError(Reason.PIXELS_UNDECODABLE)
+
+
+def _to_image(dataset: Dataset, stored: npt.NDArray[Any]) -> PixelImage:
+    """Return the image in display sense of decoded stored values, shape (rows, columns)."""
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise DetectionError(Reason.PIXELS_UNDECODABLE)
+    stored = _without_unused_bits(stored, dataset.BitsStored)
+    padding = _padding(dataset, stored)
+    if "ModalityLUTSequence" in dataset:
+        values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
+    else:
+        values = stored.astype(np.float32)
+        slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
+        if (slope, intercept) != (1.0, 0.0):
+            values = values * np.float32(slope) + np.float32(intercept)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        values = values.max() + values.min() - values
+    if not np.isfinite(values).all():
+        raise DetectionError(Reason.PIXELS_UNDECODABLE)
+    if padding is not None and padding.any() and not padding.all():
+        values[padding] = values[~padding].min()
+    spacing, spacing_at = _spacing(dataset)
+    return PixelImage(values, spacing, spacing_at)
+
+
+def _without_unused_bits(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Return values whose bits above Bits Stored, where old files keep overlays, are dropped."""
+    unused = stored.dtype.itemsize * 8 - bits
+    if unused <= 0:
+        return stored
+    return np.asarray(np.right_shift(np.left_shift(stored, unused), unused))
+
+
+def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    """Return which pixels are padding (PS3.3 C.7.5.1.1.2), None where the file names no padding value."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(value), int(value if limit is None else limit)))
+    return np.asarray((stored >= low) & (stored <= high))
+
+
+def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, SpacingPlane | None]:
+    """Return spacing and where it holds. Pixel Spacing that repeats Imager Pixel Spacing is the detector's.
+
+    PS3.3 section 10.7.1.3.
+    """
+    calibrated, imager = _pair(dataset.get("PixelSpacing")), _pair(dataset.get("ImagerPixelSpacing"))
+    if calibrated is not None and (calibrated != imager or "PixelSpacingCalibrationType" in dataset):
+        return calibrated, "patient"
+    return (imager, "detector") if imager is not None else (None, None)
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    """Return two positive finite numbers, else None."""
+    if value is None or isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        return None
+    row, column = float(value[0]), float(value[1])
+    return (row, column) if 0 < row < 100 and 0 < column < 100 else None
