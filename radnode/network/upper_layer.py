@@ -8,6 +8,7 @@ subclass of `UpperLayer`.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -32,7 +33,8 @@ _TITLES = (slice(10, 26), slice(26, 42))  # Called and Calling AE Title, PS3.8 T
 _STAND_IN = b"ILLEGAL         "
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
-# A-ABORT reasons of the service provider, PS3.8 Table 9-26
+# A-ABORT source and reasons of the service provider, PS3.8 Table 9-26
+_PROVIDER = 2
 _NOT_SPECIFIED, _UNRECOGNIZED_PDU, _UNEXPECTED_PDU, _INVALID_PARAMETER = 0, 1, 2, 6
 
 
@@ -93,6 +95,14 @@ class DeadlineSocket(AssociationSocket):
         except OSError:
             self.event_queue.put("Evt17")
 
+    def _shutdown_socket(self) -> None:
+        """Close also when the peer was first; stock pynetdicom then leaves the descriptor to the garbage collector."""
+        connection = self.socket
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
     def linger(self) -> None:
         """Let the peer read what was sent to it: closing with unread data would reset the connection."""
         connection, deadline = self.socket, time.monotonic() + LINGER_SECONDS
@@ -149,9 +159,11 @@ class UpperLayer(DULServiceProvider):
         self.event_queue.put("Evt19")
 
     def _send(self, pdu: Any) -> None:
-        """Give the A-ABORT of action AA-8 the reason that stock pynetdicom leaves out."""
-        if isinstance(pdu, A_ABORT_RQ) and pdu.source == 2 and pdu.reason_diagnostic == _NOT_SPECIFIED:
-            pdu.reason_diagnostic = self._abort_reason
+        """Report an abort that is the provider's, and give that of AA-8 the reason stock pynetdicom leaves out."""
+        if isinstance(pdu, A_ABORT_RQ) and (pdu.source == _PROVIDER or self.state_machine.current_state == "Sta2"):
+            self._association.refuse("pdu_unexpected", "The peer sent a PDU that PS3.8 Table 9-10 has no place for.")
+            if pdu.source == _PROVIDER and pdu.reason_diagnostic == _NOT_SPECIFIED:
+                pdu.reason_diagnostic = self._abort_reason
         super()._send(pdu)
 
     def _is_transport_event(self) -> bool:
