@@ -212,7 +212,7 @@ class UpperLayer(DULServiceProvider):
     def _deadline(self) -> float:
         """Return when the PDU that begins now must be complete, on time.monotonic()."""
         state = self.state_machine.current_state
-        if state == "Sta2":
+        if state in {"Sta1", "Sta2"}:  # the first bytes are read before Evt5 has been acted on
             return self._request_deadline
         return time.monotonic() + (LINGER_SECONDS if state == "Sta13" else self._idle_seconds)
 
