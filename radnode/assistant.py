@@ -122,7 +122,7 @@ class RadiologistAssistant:
 
     def retrieve_results(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
         """Return every result of a patient, newest first, as `radnode results show --json` prints them; audited."""
-        return self._node.results.list(self._actor, self._node.pseudonyms.patient(issuer, patient_id))
+        return self._node.results.listing(self._actor, self._node.pseudonyms.patient(issuer, patient_id))
 
     def access_logs(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
         """Return every audit entry about a patient, oldest first; the reading is itself audited.

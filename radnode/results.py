@@ -120,7 +120,7 @@ class Results:
         self._wake("deliver")
         self._wake("sequencer")
 
-    def list(self, actor: Actor, patient: str | None = None, limit: int = 1000) -> list[Document]:
+    def listing(self, actor: Actor, patient: str | None = None, limit: int = 1000) -> list[Document]:
         """Return results, newest first, of one patient (a pseudonym) or of all; each one read is audited."""
         with reading(self._engine) as tx:
             rows = list_results(tx, patient, limit)

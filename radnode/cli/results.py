@@ -29,7 +29,7 @@ def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, 
     """List results, newest first."""
     node = open_node(config)
     pseudonym = None if patient is None else node.pseudonyms.patient(issuer, patient)
-    documents = node.results.list(user(), pseudonym, limit)
+    documents = node.results.listing(user(), pseudonym, limit)
     node.settle_trail()
     if as_json:
         print_json(documents)

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
-from radnode.errors import DestinationRefused, DestinationUnavailable, RadnodeError, StaleLease
+from radnode.errors import DeliveryError, DestinationRefused, RadnodeError, StaleLease
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import ResultRow, get_result
 from radnode.jobs.queue import Queue
@@ -34,7 +34,7 @@ IDLE_SECONDS = 5.0
 class StoragePeer(Protocol):
     """An open association with a Storage SCP."""
 
-    def store(self, part10: bytes) -> None:
+    def store(self, part10: bytes) -> object:
         """Send one object; DestinationUnavailable or DestinationRefused when it was not taken."""
 
 
@@ -101,7 +101,7 @@ class Courier:
                     while waiting:
                         self._deliver(peer, waiting[0])
                         waiting.pop(0)
-        except DestinationUnavailable as error:
+        except DeliveryError as error:  # a rejected association says nothing about the objects, so they wait too
             self._postpone(waiting, error)
         return len(leases)
 
@@ -110,7 +110,12 @@ class Courier:
         with reading(self._engine) as tx:
             result = get_result(tx, lease.subject)
         try:
-            peer.store(self._vault.get(result.report_id))
+            report = self._vault.get(result.report_id)
+        except RadnodeError as error:
+            self._postpone([lease], error)
+            return
+        try:
+            peer.store(report)
         except DestinationRefused as error:
             self._settle(lease, result, events.DELIVERY_FAILED, error)
             self._log.error("report_refused", result=lease.subject, job=lease.job_id, message=str(error))
@@ -142,7 +147,7 @@ class Courier:
             self._log.warning("lease_lost", result=lease.subject, job=lease.job_id)
         self._wake("sequencer")
 
-    def _postpone(self, leases: list[Lease], error: DestinationUnavailable) -> None:
+    def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
         """Put off everything that this attempt did not reach: 2^n times the first pause, with jitter."""
         with transaction(self._engine) as tx:
             for lease in leases:
@@ -151,5 +156,8 @@ class Courier:
                 )
                 pause *= random.uniform(0.5, 1.0)  # noqa: S311 (spreads load; no secret)
                 self._queue.postpone(tx, lease, pause, str(error))
-        first = leases[0]
-        self._log.warning("destination_unavailable", count=len(leases), attempt=first.attempt, message=str(error))
+        attempt, event = (
+            leases[0].attempt,
+            "destination_unavailable" if isinstance(error, DeliveryError) else "report_unreadable",
+        )
+        self._log.warning(event, count=len(leases), attempt=attempt, error=type(error).__name__, message=str(error))

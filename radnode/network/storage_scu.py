@@ -15,9 +15,9 @@ from radnode.network.command_set import MAX_COMMAND_BYTES, NO_DATA_SET, RESPONSE
 from radnode.network.command_set import Tag as _Tag
 from radnode.network.command_set import encode as _encode
 from radnode.network.contexts import VERIFICATION, proposed
-from radnode.network.part10 import read_file_meta
 from radnode.network.statuses import Verdict, classify
 from radnode.network.tls import matches_host
+from radnode.part10 import read_file_meta
 
 if TYPE_CHECKING:
     from radnode.settings import DestinationSettings

@@ -11,7 +11,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from radnode import pki
-from radnode.network.part10 import read_file_meta
+from radnode.part10 import read_file_meta
 from tests.network_support import running_node
 
 # pynetdicom installs programs of the same names into the virtual environment
