@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import string
 from importlib import resources
 from pathlib import Path
@@ -90,10 +89,13 @@ def _make_keys(folder: Path) -> None:
 
 def _copy_models(target: Path) -> None:
     """Give the node its own copy of the shipped packages: an upgrade of the software changes no model by itself."""
-    if SHIPPED_MODELS.is_dir():
-        shutil.copytree(SHIPPED_MODELS, target, copy_function=shutil.copyfile)
-    else:
-        target.mkdir(mode=0o700)
+    target.mkdir(mode=0o700)
+    for source in sorted(SHIPPED_MODELS.rglob("*")):
+        copy = target / source.relative_to(SHIPPED_MODELS)
+        if source.is_dir():
+            copy.mkdir(mode=0o700)
+        else:
+            _write(copy, source.read_bytes())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -153,12 +153,16 @@ class Node:
         report = build_report(
             [header],
             analysis,
-            accepted_at=datetime.fromtimestamp(received, UTC),
+            accepted_at=datetime.fromtimestamp(received, UTC).astimezone(),
             content_qualification=self.settings.report.content_qualification,
             software_version=radnode.__version__,
             station_name=self.settings.node.ae_title,
         )
         return Report(str(report.SOPInstanceUID), encode_report(report))
+
+    def warm_reports(self) -> None:
+        """Import what builds reports, so that the first one need not wait for it."""
+        import radnode.report.sr  # noqa: F401, PLC0415
 
     def analyser(self) -> Analyser:
         """Make the detectors; they load at their first use."""

@@ -33,9 +33,14 @@ Log = structlog.typing.FilteringBoundLogger
 
 def configure(role: str) -> Log:
     """Set up this process's log and silence everything that could bypass it; return the logger."""
+
+    def name_role(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        entry.setdefault("role", role)
+        return entry
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            name_role,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             allow,
@@ -45,7 +50,6 @@ def configure(role: str) -> Log:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(role=role)
     quiet()
     logging.getLogger().handlers[:] = [_LibraryHandler(level=logging.ERROR)]
     sys.excepthook = _report_uncaught

@@ -100,6 +100,8 @@ def worker(node: Node, stop: threading.Event) -> None:
     from radnode.detect.worker import Worker  # noqa: PLC0415 (the one role that imports torch)
 
     analyser = node.analyser()
+    analyser.start()
+    node.warm_reports()
     for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
         loaded = analyser.load(name)
         if loaded is not None:

@@ -95,6 +95,14 @@ class Analyser:
         self._loaded: dict[str, Loaded] = {}
         self._tried: dict[str, float] = {}
 
+    def start(self) -> None:
+        """Start the decoding process now, so that the first image need not wait for it.
+
+        Raises:
+            DetectionError: it does not come up.
+        """
+        self._decoder.start()
+
     def load(self, name: str) -> Loaded | None:
         """Return a detector, loading it at the first call; None when its package is not usable now."""
         if name not in self._loaded and self._clock() >= self._tried.get(name, 0.0):

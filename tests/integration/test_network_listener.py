@@ -23,9 +23,9 @@ from radnode.errors import ConfigError, DestinationRefused, DestinationUnavailab
 from radnode.network import wire
 from radnode.network.command_set import NO_DATA_SET, CommandSet, Tag, encode
 from radnode.network.contexts import VERIFICATION, proposed
-from radnode.part10 import read_file_meta
 from radnode.network.server import Listener
 from radnode.network.storage_scu import echo, open_destination
+from radnode.part10 import read_file_meta
 from tests.network_support import (
     CT,
     EXPLICIT,
