@@ -37,7 +37,7 @@ sequencer.acquire()
 print("ready", flush=True)
 sequencer.run(threading.Event())
 """
-KILLS = 8
+KILLS = 6
 
 
 def durable(engine: Engine) -> None:
