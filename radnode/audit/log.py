@@ -68,6 +68,16 @@ class AuditLog:
         return base64.b64encode(nonce + sealed).decode()
 
 
+def line_of(seq: int, entry: str, prev: str) -> bytes:
+    """Return the line of the trail, without its newline: the row's JSON between its number and `prev`.
+
+    Raises AuditError when the row is not one line of JSON.
+    """
+    if not (entry.startswith("{") and entry.endswith("}") and entry.isascii()) or "\n" in entry:
+        raise AuditError(f"Audit row {seq} is damaged; run radnode audit verify.")
+    return f'{{"seq":{seq},{entry[1:-1]},"prev":"{prev}"}}'.encode()
+
+
 def open_sealed(entry: Mapping[str, Any], key: bytes) -> dict[str, str] | None:
     """Return the real identity in an entry of the trail, or None when it has none.
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from radnode.audit.checkpoint import Checkpoint, Signer
 from radnode.audit.files import FILE_MODE, AppendFile, private_folder, segment_name, segments
-from radnode.audit.log import audit_entries
+from radnode.audit.log import audit_entries, line_of
 from radnode.audit.notes import Notes
 from radnode.audit.tree import Tree, leaf_hash
 from radnode.errors import AuditError
@@ -33,16 +33,6 @@ BATCH_ROWS = 1000
 IDLE_SECONDS = 0.05  # how long to wait for a wake-up before looking anyway
 
 _ADVICE = "run radnode audit verify"
-
-
-def line_of(seq: int, entry: str, prev: str) -> bytes:
-    """Return the line of the trail, without its newline: the row's JSON between its number and `prev`.
-
-    Raises AuditError when the row is not one line of JSON.
-    """
-    if not (entry.startswith("{") and entry.endswith("}") and entry.isascii()) or "\n" in entry:
-        raise AuditError(f"Audit row {seq} is damaged; {_ADVICE}.")
-    return f'{{"seq":{seq},{entry[1:-1]},"prev":"{prev}"}}'.encode()
 
 
 class Sequencer:

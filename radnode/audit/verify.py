@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _SEGMENT = re.compile(r"trail-(\d{12})\.jsonl")
 _GENESIS = b"0" * 64
-_SETTLE_SECONDS = 0.25  # a line that a running node is writing is whole after this time
+_SETTLE_SECONDS = 0.25  # a line or first checkpoint that a running node is writing is whole after this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,9 @@ def verify(folder: Path, public_key_path: Path, database: Path | None = None) ->
     """
     name, public = _public_key(public_key_path.read_text(encoding="utf-8"))
     signed, forged = _checkpoints(folder / "checkpoints", name, public)
+    if not signed and forged is None and _segments(folder):
+        time.sleep(_SETTLE_SECONDS)
+        signed, forged = _checkpoints(folder / "checkpoints", name, public)
     segments = _segments(folder)
     walk = _Walk(segments, {note.size: note for note in signed})
     fault = walk.run()
@@ -108,7 +111,7 @@ class _Walk:
     def run(self) -> _Fault | None:
         """Read to the end or to the first fault."""
         lines = _lines(self._segments)
-        sizes = iter(sorted(self._signed))
+        sizes = iter(sorted(size for size in self._signed if size > 0))
         stop = next(sizes, 0)
         peaks: list[bytes] = []
         previous, before, seq = _GENESIS, b"", 0

@@ -37,7 +37,7 @@ sequencer.acquire()
 print("ready", flush=True)
 sequencer.run(threading.Event())
 """
-KILLS = 8
+KILLS = 6
 
 
 def durable(engine: Engine) -> None:
@@ -101,3 +101,34 @@ def test_trail_survives_kill_of_the_sequencer_at_any_moment(tmp_path: Path, seed
     assert result == Verification(True, rows[0], result.checkpoints, rows[0])
     assert result.checkpoints > 1
     assert len(list(folder.glob("*.jsonl"))) > 1
+
+
+def test_a_running_trail_always_verifies(tmp_path: Path) -> None:
+    signer = Signer.generate("radnode.example/audit")
+    database, folder, key = tmp_path / "radnode.db", tmp_path / "audit", tmp_path / "audit.key"
+    key.write_text(signer.to_string())
+    (tmp_path / "audit.pub").write_text(str(signer.verifier))
+    engine = create_engine(f"sqlite:///{database}")
+    durable(engine)
+    metadata.create_all(engine)
+    stop = threading.Event()
+    writer = threading.Thread(target=insert_until, args=(stop, engine))
+    writer.start()
+    results = []
+    try:
+        command = [sys.executable, "-c", CHILD, str(database), str(folder), str(key)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            while not list(folder.glob("checkpoints/*.notes")):
+                time.sleep(0.01)
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                results.append(verify(folder, tmp_path / "audit.pub", database))
+            child.kill()
+    finally:
+        stop.set()
+        writer.join()
+        engine.dispose()
+    assert [result.problem for result in results if not result.ok] == []
+    assert results[-1].entries > results[0].entries

@@ -11,8 +11,7 @@ from sqlalchemy import Engine, create_engine, select
 
 from radnode.audit import events
 from radnode.audit.events import Action, Actor, AuditOutcome, AuditRecord
-from radnode.audit.log import AuditLog, audit_entries, metadata, open_sealed
-from radnode.audit.sequencer import line_of
+from radnode.audit.log import AuditLog, audit_entries, line_of, metadata, open_sealed
 from radnode.errors import AuditError
 from radnode.model import PeerIdentity
 
