@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 from pydicom.values import convert_SQ
 
 _DEFAULT_ENCODING = "iso8859"
@@ -29,7 +29,10 @@ _WORD = {"US": 2, "SS": 2, "AT": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "OF": 4,
 _WORD |= {"FD": 8, "OD": 8, "UV": 8, "SV": 8, "OV": 8}
 
 # What pydicom raises on a sequence whose bytes are not one.
-_UNREADABLE = (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, NotImplementedError, struct.error)
+_UNREADABLE = (
+    ValueError, OSError, EOFError, LookupError, TypeError, AttributeError,
+    NotImplementedError, RecursionError, struct.error,
+)  # fmt: skip
 
 
 def text(dataset: Dataset, keyword: str) -> str:
@@ -101,7 +104,7 @@ def _representation(tag: BaseTag, received: str | None) -> str:
     try:
         known = dictionary_VR(tag)
     except KeyError:
-        known = received or "UN"
+        known = received if received in STANDARD_VR else "UN"
     return known[:2] if len(known) > 2 else known  # "US or SS" is US for the few elements where it can matter
 
 
@@ -134,8 +137,9 @@ def _little_endian(item: RawDataElement) -> bytes:
 def _items(item: DataElement | RawDataElement) -> list[Dataset]:
     if not isinstance(item, RawDataElement):
         return list(item.value or []) if item.VR == "SQ" else []
+    unknown = item.VR == "UN"  # PS3.5 section 6.2.2: what is sent as UN is Implicit VR Little Endian inside
     try:
-        return list(convert_SQ(item.value or b"", item.is_implicit_VR, item.is_little_endian))
+        return list(convert_SQ(item.value or b"", unknown or item.is_implicit_VR, unknown or item.is_little_endian))
     except _UNREADABLE:
         return []
 

@@ -35,6 +35,12 @@ def dciodvfy(path: Path) -> tuple[int, list[str]]:
     return done.returncode, [line for line in lines if line.startswith(("Error", "Warning"))]
 
 
+def dcentvfy(paths: Sequence[Path]) -> list[str]:
+    """Error lines of dcentvfy, which compares patient, study and references between files."""
+    done = subprocess.run(["dcentvfy", *paths], capture_output=True, text=True, check=False)
+    return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+
+
 def dsrdump(path: Path) -> tuple[int, str]:
     """Exit status and output of dcmtk's dsrdump, which checks the value types and relationships of the tree."""
     done = subprocess.run(["dsrdump", "-Er", "+Pt", path], capture_output=True, check=False)

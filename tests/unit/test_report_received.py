@@ -139,6 +139,20 @@ def test_other_transfer_syntaxes_give_the_same_report(syntax) -> None:
     assert encode_report(report(pydicom.dcmread(buffer))) == expected
 
 
+def test_a_bomb_of_nested_sequences_is_left_out() -> None:
+    level = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + b"\x10\x00\x02\x10SQ\x00\x00\xff\xff\xff\xff"
+    source = with_raw(films.received(films.fresh(films.OPACITY)), OtherPatientIDsSequence=level * 3000)
+    assert problems(reread(report(source))) == []
+
+
+def test_a_private_element_with_a_vr_of_its_own_becomes_unknown() -> None:
+    inside = b"\x09\x00\x10\x00LO\x02\x00ME" + b"\x09\x00\x01\x10XX\x02\x00AB"
+    value = b"\xfe\xff\x00\xe0" + len(inside).to_bytes(4, "little") + inside
+    source = with_raw(films.received(films.fresh(films.OPACITY)), OtherPatientIDsSequence=value)
+    item = reread(report(source)).OtherPatientIDsSequence[0][0x00091001]
+    assert (item.VR, item.value) == ("UN", b"AB")
+
+
 def test_request_and_accession_are_carried() -> None:
     source = films.fresh(films.OPACITY, AccessionNumber="A1")
     assert reread(report(films.received(source))).ReferencedRequestSequence[0].AccessionNumber == "A1"
@@ -149,6 +163,15 @@ def test_request_and_accession_are_carried() -> None:
     assert (request.AccessionNumber, request.RequestedProcedureID) == ("A2", "P7")
     assert request.StudyInstanceUID == source.StudyInstanceUID
     assert request["PlacerOrderNumberImagingServiceRequest"].is_empty
+
+
+def test_a_sequence_sent_as_unknown_is_read_as_implicit() -> None:
+    tag = Tag("OtherPatientIDsSequence")
+    inside = b"\x10\x00\x20\x00\x02\x00\x00\x00P2"
+    value = b"\xfe\xff\x00\xe0" + len(inside).to_bytes(4, "little") + inside
+    source = films.received(films.fresh(films.OPACITY))
+    source[tag] = RawDataElement(tag, "UN", len(value), value, 0, False, True)
+    assert reread(report(source)).OtherPatientIDsSequence[0].PatientID == "P2"
 
 
 def test_nesting_without_end_is_cut() -> None:
