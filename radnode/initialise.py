@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import string
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def initialise(folder: Path, port: int, pacs: DestinationSettings | None) -> Pat
 
 def render(folder: Path, port: int, pacs: DestinationSettings | None) -> str:
     """Return the commented configuration of a node whose keys and PKI stand in `folder`."""
+    fingerprints = {name: fingerprint(folder / f"pki/{name}.crt") for name in ("modality", "server", "admin")}
+    return fill(str(folder), port, pacs, fingerprints)
+
+
+def fill(data_dir: str, port: int, pacs: DestinationSettings | None, fingerprints: Mapping[str, str]) -> str:
+    """Return the template of the configuration with these values in it."""
     template = string.Template(resources.files("radnode").joinpath("templates/radnode.toml").read_text("utf-8"))
     destination = _NO_DESTINATION
     if pacs is not None:
@@ -68,13 +75,11 @@ def render(folder: Path, port: int, pacs: DestinationSettings | None) -> str:
             ae_title=pacs.ae_title, host=pacs.host, port=pacs.port, tls=str(pacs.tls).lower()
         )
     return template.substitute(
-        data_dir=str(folder).replace("\\", "\\\\").replace('"', '\\"'),
+        data_dir=data_dir.replace("\\", "\\\\").replace('"', '\\"'),
         port=port,
-        modality_fingerprint=fingerprint(folder / "pki/modality.crt"),
-        server_fingerprint=fingerprint(folder / "pki/server.crt"),
-        admin_fingerprint=fingerprint(folder / "pki/admin.crt"),
         destinations=destination,
         deliver="" if pacs is None else '"pacs"',
+        **{f"{name}_fingerprint": value for name, value in fingerprints.items()},
     )
 
 
