@@ -93,9 +93,7 @@ class Detector:
         if score >= output.threshold:
             found = boxes(heat, output.region)
             findings = tuple(
-                finding
-                for box in found
-                if (finding := self._finding(box, found[0], score, geometry, image)) is not None
+                finding for box in found if (finding := self._finding(box, score, geometry, image)) is not None
             )
         return Analysis(
             outcome=Outcome.FINDING if findings else Outcome.NO_FINDING,
@@ -106,9 +104,7 @@ class Detector:
             findings=findings,
         )
 
-    def _finding(
-        self, box: HeatBox, highest: HeatBox, score: float, geometry: Geometry, image: PixelImage
-    ) -> Finding | None:
+    def _finding(self, box: HeatBox, score: float, geometry: Geometry, image: PixelImage) -> Finding | None:
         """Return one box as a finding, None when nothing of it lies within the image.
 
         The box with the highest heat has the score of the image, the others that score times their share of
@@ -121,7 +117,7 @@ class Detector:
             return None
         return Finding(
             code=self.target,
-            score=score * box.score / highest.score,
+            score=score * box.share,
             site=self._output.site.code,
             region=Region(kind="box", points=((left, top), (right, top), (right, bottom), (left, bottom))),
             diameter_mm=_longer_side(right - left, bottom - top, image),
