@@ -18,6 +18,8 @@ from radnode.model import Analysis, Finding, Outcome, Reason, Region
 if TYPE_CHECKING:
     from radnode.detect.package import Package
 
+MAX_BATCH = 64  # what programs are exported for
+
 Answer = Analysis | DetectionError
 Forward = Callable[[FloatImage], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
@@ -133,11 +135,15 @@ def _forward(package: Package, device: str, threads: int) -> Forward:
     torch.set_num_threads(threads)
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     program = load_program(package.read_weights()).to(chosen)
+    # Depthwise networks on a CPU: 30 ms a film one by one, channels last; 38 ms otherwise; 52-67 ms in batches of 8.
+    together = 1 if chosen == "cpu" else MAX_BATCH
 
     def forward(batch: FloatImage) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         with torch.inference_mode():
-            logits, heats = program(torch.from_numpy(batch).to(chosen))
-            return logits.float().cpu().numpy(), heats.float().cpu().numpy()
+            tensor = torch.from_numpy(batch).to(chosen).contiguous(memory_format=torch.channels_last)
+            parts = [program(part) for part in tensor.split(together)]
+            logits, heats = (torch.cat(column).float().cpu().numpy() for column in zip(*parts, strict=True))
+            return logits, heats
 
     return forward
 
