@@ -57,6 +57,21 @@ def test_brightness_and_contrast_of_the_source_do_not_matter(
     np.testing.assert_allclose(first, second, atol=2e-2)
 
 
+@given(st.integers(128, 700), st.integers(128, 700), shares, shares)
+def test_reducing_moves_nothing(rows: int, columns: int, across: float, down: float) -> None:
+    side = min(rows, columns) // 2
+    top, left = round(down * (rows - side)), round(across * (columns - side))
+    pixels = np.zeros((rows, columns), dtype=np.float32)
+    pixels[top : top + side, left : left + side] = 1.0
+    tensor, geometry = prepare(PixelImage(pixels), SPEC)
+    weights = tensor[0] - tensor[0].min()
+    y, x = (np.indices(weights.shape) + 0.5).reshape(2, -1) @ weights.ravel() / weights.sum()
+    column, row = geometry.to_source(float(x), float(y))
+    pixel = max(rows, columns) / SPEC.size
+    assert abs(column - (left + side / 2)) < 0.5 * pixel
+    assert abs(row - (top + side / 2)) < 0.5 * pixel
+
+
 @given(heat_maps)
 def test_boxes_cover_exactly_the_cells_above_the_cut(heat: np.ndarray) -> None:
     found = boxes(heat, REGION)

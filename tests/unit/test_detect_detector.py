@@ -148,7 +148,7 @@ def test_diameter_is_given_only_for_spacing_in_the_patient(toy: Detector) -> Non
 
 
 def test_image_below_the_threshold_has_score_and_peak_but_no_finding(toy: Detector) -> None:
-    faint = np.tile(np.arange(256, dtype=np.float32) % 2, (256, 1))
+    faint = np.tile(np.arange(256, dtype=np.float32) // 16 % 2, (256, 1))
     answer = analysis(toy.detect([PixelImage(faint)])[0])
     assert answer.outcome is Outcome.NO_FINDING
     assert answer.findings == ()
