@@ -19,13 +19,13 @@ from types import TracebackType
 
 import numpy as np
 
-from radnode.detect.pixels import MAX_PIXELS, PixelImage, SpacingPlane, decode_pixels
+from radnode.detect.pixels import MAX_PIXELS, PixelImage, SpacingPlane, decode_pixels, reduce
 from radnode.errors import DetectionError
 from radnode.model import Reason
 
 MEMORY_BYTES = 4 << 30
 START_SECONDS = 60.0
-_HEADER = struct.Struct(">IIddB")  # rows, columns, row mm, column mm, index into _SPACING_AT
+_HEADER = struct.Struct(">IIIIIddB")  # source rows and columns, factor, rows, columns, mm, index into _SPACING_AT
 _DECLINED = b"!"  # begins the other answer, a Reason; no header begins so, as rows stay under 2**29
 _SPACING_AT: tuple[SpacingPlane | None, ...] = (None, "patient", "detector")
 _READY = b"ready"
@@ -36,13 +36,21 @@ Decode = Callable[[bytes], PixelImage]
 class DecoderChild:
     """One child process, started at the first call and again after a crash or a time-out. One caller at a time.
 
-    `decode` is what the child runs, an importable function; the default is `decode_pixels`.
+    With `reduce_to`, the input size of the detectors in pixels, larger images come back reduced: what a detector
+    says is the same and the pipe carries a fraction. `decode` is what the child runs, an importable function.
     """
 
-    def __init__(self, timeout_seconds: float, memory_bytes: int = MEMORY_BYTES, decode: Decode = decode_pixels):
+    def __init__(
+        self,
+        timeout_seconds: float,
+        reduce_to: int | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+        decode: Decode = decode_pixels,
+    ) -> None:
         self._timeout = timeout_seconds
         self._memory = memory_bytes
         self._decode = decode
+        self._reduce_to = reduce_to
         self._context = multiprocessing.get_context("spawn")
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
@@ -76,10 +84,11 @@ class DecoderChild:
         answer = self._receive(pipe, self._timeout)
         if answer[:1] == _DECLINED:
             raise DetectionError(Reason(answer[1:].decode("ascii")))
-        rows, columns, row_mm, column_mm, at = _HEADER.unpack(answer)
+        source_rows, source_columns, factor, rows, columns, row_mm, column_mm, at = _HEADER.unpack(answer)
         pixels = np.frombuffer(self._receive(pipe, self._timeout), dtype="<f4").reshape(rows, columns)
         plane = _SPACING_AT[at]
-        return PixelImage(pixels, None if plane is None else (row_mm, column_mm), plane)
+        spacing = None if plane is None else (row_mm, column_mm)
+        return PixelImage(pixels, spacing, plane, (source_rows, source_columns), factor)
 
     def close(self) -> None:
         """End the child; the next call starts another."""
@@ -107,7 +116,10 @@ class DecoderChild:
         if self._pipe is None:
             ours, theirs = self._context.Pipe(duplex=True)
             process = self._context.Process(
-                target=_serve, args=(theirs, self._memory, self._decode), name="radnode-decoder", daemon=True
+                target=_serve,
+                args=(theirs, self._memory, self._decode, self._reduce_to),
+                name="radnode-decoder",
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -127,7 +139,7 @@ class DecoderChild:
         raise DetectionError(Reason.DECODER_TIMEOUT)
 
 
-def _serve(pipe: Connection, memory_bytes: int, decode: Decode) -> None:
+def _serve(pipe: Connection, memory_bytes: int, decode: Decode, reduce_to: int | None) -> None:
     """Answer one object after the other until the parent is gone. Runs in the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes the pipe
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -138,18 +150,22 @@ def _serve(pipe: Connection, memory_bytes: int, decode: Decode) -> None:
     try:
         pipe.send_bytes(_READY)
         while True:
-            for part in _answer(pipe.recv_bytes(), decode):
+            for part in _answer(pipe.recv_bytes(), decode, reduce_to):
                 pipe.send_bytes(part)
     except (EOFError, OSError):
         return
 
 
-def _answer(part10: bytes, decode: Decode) -> list[bytes | memoryview]:
+def _answer(part10: bytes, decode: Decode, reduce_to: int | None) -> list[bytes | memoryview]:
     """Return header and float32 pixels, or the reason."""
     try:
         image = decode(part10)
+        if reduce_to is not None:
+            image = reduce(image, reduce_to)
     except DetectionError as error:
         return [_DECLINED + error.reason.value.encode("ascii")]
     row_mm, column_mm = image.spacing or (0.0, 0.0)
-    header = _HEADER.pack(image.rows, image.columns, row_mm, column_mm, _SPACING_AT.index(image.spacing_at))
+    plane = _SPACING_AT.index(image.spacing_at)
+    shape = image.rows, image.columns, image.factor, *image.pixels.shape
+    header = _HEADER.pack(*shape, row_mm, column_mm, plane)
     return [header, np.ascontiguousarray(image.pixels, dtype="<f4").data.cast("B")]

@@ -18,6 +18,8 @@ from radnode.model import Analysis, Finding, Outcome, Reason, Region
 if TYPE_CHECKING:
     from radnode.detect.package import Package
 
+MAX_BATCH = 64  # what programs are exported for
+
 Answer = Analysis | DetectionError
 Forward = Callable[[FloatImage], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
@@ -93,9 +95,7 @@ class Detector:
         if score >= output.threshold:
             found = boxes(heat, output.region)
             findings = tuple(
-                finding
-                for box in found
-                if (finding := self._finding(box, found[0], score, geometry, image)) is not None
+                finding for box in found if (finding := self._finding(box, score, geometry, image)) is not None
             )
         return Analysis(
             outcome=Outcome.FINDING if findings else Outcome.NO_FINDING,
@@ -106,9 +106,7 @@ class Detector:
             findings=findings,
         )
 
-    def _finding(
-        self, box: HeatBox, highest: HeatBox, score: float, geometry: Geometry, image: PixelImage
-    ) -> Finding | None:
+    def _finding(self, box: HeatBox, score: float, geometry: Geometry, image: PixelImage) -> Finding | None:
         """Return one box as a finding, None when nothing of it lies within the image.
 
         The box with the highest heat has the score of the image, the others that score times their share of
@@ -121,7 +119,7 @@ class Detector:
             return None
         return Finding(
             code=self.target,
-            score=score * box.score / highest.score,
+            score=score * box.share,
             site=self._output.site.code,
             region=Region(kind="box", points=((left, top), (right, top), (right, bottom), (left, bottom))),
             diameter_mm=_longer_side(right - left, bottom - top, image),
@@ -137,11 +135,15 @@ def _forward(package: Package, device: str, threads: int) -> Forward:
     torch.set_num_threads(threads)
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     program = load_program(package.read_weights()).to(chosen)
+    # Depthwise networks on a CPU: 30 ms a film one by one, channels last; 38 ms otherwise; 52-67 ms in batches of 8.
+    together = 1 if chosen == "cpu" else MAX_BATCH
 
     def forward(batch: FloatImage) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         with torch.inference_mode():
-            logits, heats = program(torch.from_numpy(batch).to(chosen))
-            return logits.float().cpu().numpy(), heats.float().cpu().numpy()
+            tensor = torch.from_numpy(batch).to(chosen).contiguous(memory_format=torch.channels_last)
+            parts = [program(part) for part in tensor.split(together)]
+            logits, heats = (torch.cat(column).float().cpu().numpy() for column in zip(*parts, strict=True))
+            return logits, heats
 
     return forward
 

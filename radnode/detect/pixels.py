@@ -32,24 +32,27 @@ FloatImage = npt.NDArray[np.float32]
 class PixelImage:
     """One grayscale frame in display sense: a higher value is brighter (denser tissue in an X-ray).
 
-    `pixels` is float32 of shape (rows, columns). `spacing` is (row, column) in mm, None where the file does
-    not say; `spacing_at` is "patient" for Pixel Spacing that is calibrated or projected into the patient and
-    "detector" for Imager Pixel Spacing, which is measured at the detector and so magnifies the patient.
+    `pixels` is float32 of shape (source rows, source columns), or smaller by the whole number `factor` where
+    the image was reduced on its way (`reduce`). `spacing` is (row, column) of the source in mm, None where the
+    file does not say; `spacing_at` is "patient" for Pixel Spacing that is calibrated or projected into the
+    patient and "detector" for Imager Pixel Spacing, which is measured at the detector and so magnifies the patient.
     """
 
     pixels: FloatImage
     spacing: tuple[float, float] | None = None
     spacing_at: SpacingPlane | None = None
+    source: tuple[int, int] | None = None
+    factor: int = 1
 
     @property
     def rows(self) -> int:
         """Number of rows of the source image."""
-        return int(self.pixels.shape[0])
+        return self.source[0] if self.source else int(self.pixels.shape[0])
 
     @property
     def columns(self) -> int:
         """Number of columns of the source image."""
-        return int(self.pixels.shape[1])
+        return self.source[1] if self.source else int(self.pixels.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +90,33 @@ class Geometry:
         return x, y
 
 
+def reduce(image: PixelImage, size: int) -> PixelImage:
+    """Return the image by the largest whole factor smaller, by means of blocks, that leaves it at least 2 x `size`.
+
+    `prepare` does this first, so that reducing an image before it crosses a pipe changes no result.
+    """
+    factor = max(image.rows, image.columns) // (2 * size)
+    if factor < 2 or image.factor > 1:
+        return image
+    smaller = np.asarray(Image.fromarray(image.pixels).reduce(factor), dtype=np.float32)
+    return PixelImage(smaller, image.spacing, image.spacing_at, (image.rows, image.columns), factor)
+
+
 def prepare(image: PixelImage, spec: InputSpec) -> tuple[FloatImage, Geometry]:
     """Return the network's input, float32 (3, size, size), and its geometry. Training uses this very function.
 
-    Scale (antialiased) to fit the square, stretch between two percentiles of the scaled image, pad with black,
-    normalise each channel.
+    Reduce by a whole factor, scale (antialiased) to fit the square, stretch between two percentiles of the scaled
+    image, pad with black, normalise each channel.
 
     Raises:
         DetectionError: PIXELS_UNDECODABLE when the image holds no finite contrast.
     """
+    image = reduce(image, spec.size)
     geometry = Geometry.fit(image.rows, image.columns, spec.size)
-    scaled = np.asarray(
-        Image.fromarray(image.pixels).resize(
-            (geometry.scaled_columns, geometry.scaled_rows), Image.Resampling.BILINEAR
-        ),
-        dtype=np.float32,
-    )
+    whole = (0.0, 0.0, image.columns / image.factor, image.rows / image.factor)  # the last block may be a part
+    target = geometry.scaled_columns, geometry.scaled_rows
+    picture = Image.fromarray(image.pixels).resize(target, Image.Resampling.BILINEAR, whole)
+    scaled = np.asarray(picture, dtype=np.float32)
     low, high = np.percentile(scaled, spec.percentiles)
     if not (np.isfinite(low) and np.isfinite(high) and high > low):
         raise DetectionError(Reason.PIXELS_UNDECODABLE)

@@ -16,17 +16,20 @@ HeatMap = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class HeatBox:
-    """One region of a heat map. Edges are shares of the map (0..1) from its top left corner; `score` is its peak."""
+    """One region of a heat map. Edges are shares of the map (0..1) from its top left corner.
+
+    `share` is the region's highest cell divided by the highest cell of the map (0..1).
+    """
 
     left: float
     top: float
     right: float
     bottom: float
-    score: float
+    share: float
 
 
 def boxes(heat: HeatMap, spec: RegionSpec) -> list[HeatBox]:
-    """Return the boxes of a heat map of probabilities, shape (rows, columns), highest score first.
+    """Return the boxes of a heat map of probabilities, shape (rows, columns), hottest first.
 
     See `RegionSpec` for the rule.
     """
@@ -37,12 +40,12 @@ def boxes(heat: HeatMap, spec: RegionSpec) -> list[HeatBox]:
     rows, columns = heat.shape
     found = []
     for cells in _components(mask):
-        score = max(float(heat[cell]) for cell in cells)
-        if score >= spec.min_peak:
+        hottest = max(float(heat[cell]) for cell in cells)
+        if hottest >= spec.min_peak:
             top, left = min(row for row, _ in cells), min(column for _, column in cells)
             bottom, right = max(row for row, _ in cells) + 1, max(column for _, column in cells) + 1
-            found.append(HeatBox(left / columns, top / rows, right / columns, bottom / rows, score))
-    found.sort(key=lambda box: (-box.score, box.top, box.left))
+            found.append(HeatBox(left / columns, top / rows, right / columns, bottom / rows, hottest / highest))
+    found.sort(key=lambda box: (-box.share, box.top, box.left))
     return found[: spec.max_regions]
 
 

@@ -67,9 +67,9 @@ def iou(found: HeatBox, box: tuple[float, float, float, float]) -> float:
 
 
 def box_scores(judged: Judged) -> list[np.ndarray]:
-    """Score of each found box: its heat peak times the score of its film."""
+    """Score of each found box, as the detector gives it: its share of the highest heat times the film's score."""
     return [
-        np.array([box.score * score for box in found]) for found, score in zip(judged.found, judged.scores, strict=True)
+        np.array([box.share * score for box in found]) for found, score in zip(judged.found, judged.scores, strict=True)
     ]
 
 

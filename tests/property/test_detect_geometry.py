@@ -57,6 +57,21 @@ def test_brightness_and_contrast_of_the_source_do_not_matter(
     np.testing.assert_allclose(first, second, atol=2e-2)
 
 
+@given(st.integers(128, 700), st.integers(128, 700), shares, shares)
+def test_reducing_moves_nothing(rows: int, columns: int, across: float, down: float) -> None:
+    side = min(rows, columns) // 2
+    top, left = round(down * (rows - side)), round(across * (columns - side))
+    pixels = np.zeros((rows, columns), dtype=np.float32)
+    pixels[top : top + side, left : left + side] = 1.0
+    tensor, geometry = prepare(PixelImage(pixels), SPEC)
+    weights = tensor[0] - tensor[0].min()
+    y, x = (np.indices(weights.shape) + 0.5).reshape(2, -1) @ weights.ravel() / weights.sum()
+    column, row = geometry.to_source(float(x), float(y))
+    pixel = max(rows, columns) / SPEC.size
+    assert abs(column - (left + side / 2)) < 0.5 * pixel
+    assert abs(row - (top + side / 2)) < 0.5 * pixel
+
+
 @given(heat_maps)
 def test_boxes_cover_exactly_the_cells_above_the_cut(heat: np.ndarray) -> None:
     found = boxes(heat, REGION)
@@ -71,9 +86,10 @@ def test_boxes_cover_exactly_the_cells_above_the_cut(heat: np.ndarray) -> None:
             slice(round(box.left * 8), round(box.right * 8)),
         )
         covered[rows, columns] = True
-        assert box.score == float(heat[rows, columns].max()) or len(found) > 1
+        assert 0.4 <= box.share <= 1.0 + 1e-6
     if len(found) < REGION.max_regions:
         assert covered[heat >= cut].all()
-    assert [box.score for box in found] == sorted((box.score for box in found), reverse=True)
+    assert found[0].share == 1.0
+    assert [box.share for box in found] == sorted((box.share for box in found), reverse=True)
     x, y = peak(heat)
     assert any(box.left <= x <= box.right and box.top <= y <= box.bottom for box in found)

@@ -15,7 +15,8 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from radnode.detect.decoding import DecoderChild
-from radnode.detect.pixels import PixelImage, decode_pixels
+from radnode.detect.manifest import InputSpec
+from radnode.detect.pixels import PixelImage, decode_pixels, prepare
 from radnode.errors import DetectionError
 from radnode.model import Reason
 
@@ -70,6 +71,20 @@ def test_child_gives_what_decode_pixels_gives() -> None:
     np.testing.assert_array_equal(here.pixels, there.pixels)
     assert (here.spacing, here.spacing_at) == (there.spacing, there.spacing_at)
     assert here.spacing_at == "patient"
+
+
+def test_reduced_image_gives_the_same_tensor_through_a_smaller_pipe() -> None:
+    content = image_bytes("CT_small.dcm")
+    spec = InputSpec(size=32, percentiles=(1.0, 99.0), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    here = decode_pixels(content)
+    with DecoderChild(timeout_seconds=10.0, reduce_to=32) as child:
+        there = child.decode(content)
+    assert here.pixels.shape == (128, 128)
+    assert there.pixels.shape == (64, 64)
+    assert (there.rows, there.columns, there.spacing) == (128, 128, here.spacing)
+    (one, geometry), (two, other) = prepare(here, spec), prepare(there, spec)
+    np.testing.assert_array_equal(one, two)
+    assert geometry == other
 
 
 def test_reasons_cross_the_pipe_and_the_child_lives_on() -> None:

@@ -18,7 +18,7 @@ from radnode.detect.detector import Detector
 from radnode.detect.manifest import parse_manifest
 from radnode.detect.package import Package, load_package, load_trusted, sign_package
 from radnode.detect.pixels import PixelImage
-from radnode.detect.program import refuse_pickles
+from radnode.detect.program import load_program, refuse_pickles
 from radnode.errors import DetectionError, PackageError
 from radnode.model import Analysis, Code, Outcome, Reason
 
@@ -148,7 +148,7 @@ def test_diameter_is_given_only_for_spacing_in_the_patient(toy: Detector) -> Non
 
 
 def test_image_below_the_threshold_has_score_and_peak_but_no_finding(toy: Detector) -> None:
-    faint = np.tile(np.arange(256, dtype=np.float32) % 2, (256, 1))
+    faint = np.tile(np.arange(256, dtype=np.float32) // 16 % 2, (256, 1))
     answer = analysis(toy.detect([PixelImage(faint)])[0])
     assert answer.outcome is Outcome.NO_FINDING
     assert answer.findings == ()
@@ -264,6 +264,19 @@ def test_shipped_model_answers_the_same_alone_and_in_any_company() -> None:
             assert other.score == pytest.approx(alone.score, abs=1e-5)
             assert other.peak == alone.peak
             assert len(other.findings) == len(alone.findings)
+
+
+def test_shipped_program_answers_the_same_in_a_batch() -> None:
+    program = load_program((MODELS / "cxr-opacity" / "1.0.0" / "weights.pt2").read_bytes())
+    batch = torch.rand((5, 3, 256, 256), generator=torch.Generator().manual_seed(1)) * 4 - 2
+    with torch.inference_mode():
+        logits, heats = program(batch)
+        for index in range(len(batch)):
+            logit, heat = program(batch[index : index + 1])
+            torch.testing.assert_close(
+                torch.sigmoid(logits[index : index + 1]), torch.sigmoid(logit), rtol=0, atol=1e-5
+            )
+            torch.testing.assert_close(torch.sigmoid(heats[index : index + 1]), torch.sigmoid(heat), rtol=0, atol=1e-5)
 
 
 def test_shipped_manifest_is_honest_about_its_status() -> None:
