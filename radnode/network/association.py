@@ -24,7 +24,7 @@ from radnode.network import command_set, contexts, statuses
 from radnode.network.admission import Admission, Certificate, Claim, Rejection, escape_ae_title
 from radnode.network.command_set import Command, Tag
 from radnode.network.messages import Message, Messages
-from radnode.network.upper_layer import UpperLayer
+from radnode.network.upper_layer import LINGER_SECONDS, UpperLayer
 
 if TYPE_CHECKING:
     from pynetdicom import AE
@@ -110,7 +110,8 @@ class AcceptedAssociation(Association):
         self.acse = _GatedNegotiation(self)
         self.dul = self.upper_layer
         self.dimse = self.messages
-        self.acse_timeout = node.request_seconds  # also the ARTIM timer
+        # the upper layer keeps request_seconds itself; this (also the ARTIM timer) only backs it up
+        self.acse_timeout = node.request_seconds + 2 * LINGER_SECONDS
         self.network_timeout = node.idle_seconds
         self.dimse_timeout = node.idle_seconds
         self._admission = admission

@@ -113,15 +113,13 @@ class Listener:
         An object whose `receive` runs at the deadline is kept or not as `receive` decides; its peer sees an
         A-ABORT in place of a status and will send it again.
         """
-        if not self._threads:
-            for listener in self._listeners:
-                listener.server_close()
-            return
         for listener in self._listeners:
-            listener.end()
+            listener.shutdown()
         for thread in self._threads:
             thread.join()
-        self._threads.clear()
+        for listener in self._listeners:
+            listener.server_close()
+            listener.end_waiting()
         self._wait_until_idle(deadline_seconds)
         associations = [running for listener in self._listeners for running in listener.active_associations]
         for association in associations:

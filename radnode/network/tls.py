@@ -127,7 +127,7 @@ def handshake_refusal(error: ssl.SSLError) -> tuple[str, str]:
     """Return (rule, advice) for a handshake that failed on the listener's side."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY_RULES.get(error.verify_code, _UNKNOWN_AUTHORITY)
-    reason = error.reason or ""
+    reason: str = getattr(error, "reason", None) or ""  # absent where Python raises it, not OpenSSL
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "tls_no_client_certificate", "Configure a client certificate on the peer."
     if reason in _VERSIONS:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import resource
 import select
+import selectors
 import socket
 import ssl
 import threading
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from radnode.settings import NodeSettings
 
 MAX_WAITING = 1024  # connections without an association; the oldest makes room
+_BATCH = 16
+_BREATHER_SECONDS = 0.05
 _CLOSED = "tls_closed_by_peer", "The peer closed the connection during the handshake."
 _REQUEST_TIMEOUT = "association_request_timeout"
 _TLS_HANDSHAKE = b"\x16"  # content type of a ClientHello record, RFC 8446 section 5.1
@@ -42,25 +46,30 @@ class _Refused(Exception):
 
 
 class _Waiting:
-    """The connections that have no association yet, oldest first, by peer address and port."""
+    """The connections that have no association yet, oldest first, by peer address and port, and since when."""
 
     def __init__(self) -> None:
         self._limit = min(MAX_WAITING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._lock = threading.Lock()
-        self._connections: dict[object, socket.socket] = {}
+        self._connections: dict[object, tuple[socket.socket, float]] = {}
 
     def add(self, peer: object, connection: socket.socket) -> None:
         """Add one; over the limit the oldest is shut down, so that silent clients never keep others out."""
         with self._lock:
-            self._connections[peer] = connection
+            self._connections[peer] = (connection, time.monotonic())
             if len(self._connections) > self._limit:
-                _shut_down(self._connections.pop(next(iter(self._connections))))
+                _shut_down(self._connections.pop(next(iter(self._connections)))[0])
+
+    def since(self, peer: object) -> float:
+        """Return when the connection was accepted, on time.monotonic()."""
+        with self._lock:
+            return self._connections[peer][1] if peer in self._connections else time.monotonic()
 
     def replace(self, peer: object, connection: socket.socket) -> None:
         """Note that the connection is now another socket object."""
         with self._lock:
             if peer in self._connections:
-                self._connections[peer] = connection
+                self._connections[peer] = (connection, self._connections[peer][1])
 
     def discard(self, peer: object) -> bool:
         """Take one out; False when it had to make room for another."""
@@ -70,7 +79,7 @@ class _Waiting:
     def shut_down_all(self) -> None:
         """End all of them."""
         with self._lock:
-            for connection in self._connections.values():
+            for connection, _ in self._connections.values():
                 _shut_down(connection)
 
 
@@ -121,31 +130,77 @@ class AssociationListener(ThreadedAssociationServer):
         self.hooks = hooks
         self._tls = tls
         self._waiting = _Waiting()
+        self._ending = threading.Event()
         offered = contexts.supported(may_echo=True, may_store=True)
         super().__init__(ae, (node.bind_address, port), node.ae_title, offered, request_handler=_Handler)
         ae._servers.append(self)
 
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept without a word: what a peer does next must not hold up others."""
-        connection, address = self.socket.accept()
-        return connection, address
+    def serve_forever(self, poll_interval: float = 0.1) -> None:
+        """Accept until `end`; a connection gets its thread with its first byte: a silent one costs a descriptor."""
+        silent: dict[socket.socket, tuple[Any, float]] = {}
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            while not self._ending.is_set():
+                speaking = [key.fileobj for key, _ in selector.select(poll_interval)]
+                if self.socket in speaking:
+                    speaking.remove(self.socket)
+                    self._accept(silent, selector)
+                speaking.extend(self._expired(silent))
+                for connection in speaking:
+                    if connection in silent:
+                        selector.unregister(connection)
+                        self._begin(connection, silent.pop(connection)[0])
+        for connection, (address, _) in silent.items():
+            self._waiting.discard(address)
+            connection.close()
+
+    def _accept(self, silent: dict[socket.socket, tuple[Any, float]], selector: selectors.BaseSelector) -> None:
+        """Accept one without a word: what a peer does next must not hold up others."""
+        try:
+            connection, address = self.socket.accept()
+        except OSError:  # out of descriptors, or the peer is gone
+            self._ending.wait(_BREATHER_SECONDS)
+            return
+        self._waiting.add(address, connection)
+        silent[connection] = (address, time.monotonic() + self._first_byte_seconds)
+        selector.register(connection, selectors.EVENT_READ)
+
+    @property
+    def _first_byte_seconds(self) -> float:
+        return self.node.handshake_seconds if self._tls is not None else self.node.request_seconds
+
+    def _expired(self, silent: dict[socket.socket, tuple[Any, float]]) -> list[socket.socket]:
+        """Return the first few whose deadline has passed; few, so that a flood's end does not hold up others."""
+        now = time.monotonic()
+        return [connection for connection, (_, end) in itertools.islice(silent.items(), _BATCH) if end <= now]
+
+    def _begin(self, connection: socket.socket, address: Any) -> None:
+        """Give the connection its thread."""
+        try:
+            self.process_request(connection, address)
+        except RuntimeError as error:  # no thread can be started
+            self.hooks.failed(type(error).__name__)
+            self._waiting.discard(address)
+            connection.close()
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Shake hands, wait for the first byte, then start the association; runs in the connection's thread."""
-        self._waiting.add(client_address, request)
+        """Shake hands, wait for the request, then start the association; runs in the connection's thread."""
         connection: socket.socket = request
         refusal: tuple[str, str] | None = None
         try:
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                deadline = time.monotonic() + self.node.handshake_seconds
+                deadline = self._waiting.since(client_address) + self.node.handshake_seconds
                 self._check_first_byte(request)
                 # from here on the descriptor belongs to the wrapping socket
                 connection = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 self._waiting.replace(client_address, connection)
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
                 connection.do_handshake()  # the timeout is that of the whole handshake, drip feeds included
-            self._await_request(connection)
+                deadline = time.monotonic() + self.node.request_seconds
+            else:
+                deadline = self._waiting.since(client_address) + self.node.request_seconds
+            self._await_request(connection, deadline)
             self.finish_request(connection, client_address)
         except _Refused as refused:
             refusal = refused.rule, refused.advice
@@ -181,25 +236,33 @@ class AssociationListener(ThreadedAssociationServer):
 
     def _check_first_byte(self, raw: socket.socket) -> None:
         """Tell plain DICOM, HTTP and noise from TLS before OpenSSL gives each its own name."""
-        raw.settimeout(self.node.handshake_seconds)
-        first = raw.recv(1, socket.MSG_PEEK)
+        raw.setblocking(False)
+        try:
+            first = raw.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            raise TimeoutError from None
         if not first:
             raise _Refused(*_CLOSED)
         if first != _TLS_HANDSHAKE:
             raise _Refused("tls_plain_tcp", "This is the TLS port: switch the peer to TLS.")
 
-    def _await_request(self, connection: socket.socket) -> None:
+    def _await_request(self, connection: socket.socket, deadline: float) -> None:
         """Wait for the A-ASSOCIATE-RQ to begin: pynetdicom's threads poll, and a silent peer must cost nothing."""
         poll = select.poll()
         poll.register(connection, select.POLLIN)
-        if not getattr(connection, "pending", int)() and not poll.poll(self.node.request_seconds * 1000):
+        if not getattr(connection, "pending", int)() and not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
             raise _Refused(_REQUEST_TIMEOUT, "The peer must send its association request at once.")
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report a failure of the accept loop by its class name; socketserver would print a traceback."""
-        self.hooks.failed("AcceptError")
+    def shutdown(self) -> None:
+        """Stop accepting; `serve_forever` returns soon after."""
+        self._ending.set()
 
-    def end(self) -> None:
-        """Stop accepting and end the connections that have no association."""
-        self.shutdown()
+    def server_close(self) -> None:
+        """Close the listening socket and let pynetdicom forget this server."""
+        super().server_close()
+        with contextlib.suppress(ValueError):  # the second time
+            self.ae._servers.remove(self)
+
+    def end_waiting(self) -> None:
+        """End the connections that have no association."""
         self._waiting.shut_down_all()

@@ -24,6 +24,7 @@ ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RP, ABORT = 0x02, 0x03, 0x04, 0x06, 
 RELEASE_RQ_PDU = bytes.fromhex("05000000000400000000")
 ABORT_PDU = bytes.fromhex("07000000000400000000")  # source 0: service user
 MAX_LENGTH = 65536  # announced to the peer, whose responses are far shorter; and what is sent at most in one PDU
+MIN_LENGTH = 64  # PS3.8 names none; below this a PDU is nearly all header
 
 _HEADER = struct.Struct(">BxL")
 _VALUE_HEADER = struct.Struct(">LBB")  # item length, presentation context ID, message control header
@@ -133,9 +134,14 @@ def read_associate_ac(body: bytes) -> tuple[dict[int, str], int]:
         primitive = pdu.to_primitive()
         results = primitive.presentation_context_definition_results_list
         accepted = {int(item.context_id): str(item.transfer_syntax[0]) for item in results if item.result == 0}
-        return accepted, int(primitive.maximum_length_received or 0)
+        max_length = int(primitive.maximum_length_received or 0)
     except Exception as error:
         raise ProtocolError("a malformed A-ASSOCIATE-AC") from error
+    if not results:  # one that accepts nothing still has a result for each context
+        raise ProtocolError("an A-ASSOCIATE-AC without presentation contexts")
+    if 0 < max_length < MIN_LENGTH:
+        raise ProtocolError("an A-ASSOCIATE-AC that leaves no room for messages")
+    return accepted, max_length
 
 
 def p_data(context_id: int, content: bytes | memoryview, *, command: bool, max_length: int) -> Iterator[bytes]:
