@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Task
+from radnode.detect.gate import is_image
 from radnode.errors import NotFoundError, RadnodeError, StaleLease
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, get_instance
@@ -104,7 +105,7 @@ class Worker:
             return None
         work = _Work(lease, instance, header, decision)
         exhausted = lease.attempt > self._settings.max_attempts
-        for name in decision.detect:
+        for name in decision.detect if is_image(header) else ():
             task = self._analyser.task(name, header, part10)
             if exhausted:
                 task.decline(Reason.TOO_MANY_ATTEMPTS)
