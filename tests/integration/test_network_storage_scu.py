@@ -15,9 +15,9 @@ from pynetdicom.sop_class import CTImageStorage, Verification
 
 from radnode import pki
 from radnode.errors import DestinationRefused, DestinationUnavailable, MalformedDataSet
-from radnode.network.part10 import read_file_meta
 from radnode.network.storage_scu import echo, open_destination
 from radnode.network.tls import client_context
+from radnode.part10 import read_file_meta
 from radnode.settings import DestinationSettings, Settings, TLSSettings
 from tests.network_support import CT, EXPLICIT, sample, small_object
 

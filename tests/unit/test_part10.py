@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from radnode.errors import MalformedDataSet
-from radnode.network.part10 import read_file_meta
+from radnode.part10 import read_file_meta
 from tests.network_support import sample, small_object
 
 
