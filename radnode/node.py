@@ -138,7 +138,7 @@ class Node:
 
     def actor(self) -> Actor:
         """The node itself, acting as the operating-system user it runs as."""
-        return Actor(ae=self.settings.node.ae_title, user=getpass.getuser())
+        return Actor(ae=self.settings.node.ae_title, user=user_name())
 
     def record(self, event: Event, actor: Actor, **detail: str | int) -> None:
         """Audit one event that stands for itself, in a transaction of its own."""
@@ -209,3 +209,11 @@ class Node:
         sequencer = self.sequencer()
         if sequencer.acquire(blocking=False):
             sequencer.close()
+
+
+def user_name() -> str:
+    """Return the operating-system user, by number where the number has no name (as in many containers)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
