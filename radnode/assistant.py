@@ -84,7 +84,8 @@ class RadiologistAssistant:
         if not decision.detect:
             raise ConfigError("No rule names a detector for this image; see [[rules]] in the configuration.")
         tasks = [self._analyser.task(name, header, part10) for name in decision.detect]
-        self._analyser.run(tasks)
+        for batch in self._analyser.decode(tasks):
+            batch.run()
         names = self._node.pseudonyms
         record = AuditRecord(
             events.IMAGE_ANALYSED,
