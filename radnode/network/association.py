@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
     from radnode.settings import NodeSettings, PeerSettings
 
 
+_numbers = itertools.count(1)
+
+
 @dataclass(frozen=True, slots=True)
 class AssociationEvent:
-    """Begin or end of an association, for logs and metrics; the counts are final on "ended" only."""
+    """Begin or end of an association, numbered in this process, for logs and metrics; "ended" has the final counts."""
 
     event: Literal["began", "ended"]
     peer: PeerIdentity
@@ -119,6 +123,7 @@ class AcceptedAssociation(Association):
         self._tls = tls
         self._certificate = certificate
         self._admitted: PeerSettings | None = None
+        self._number = next(_numbers)
         self._is_refused = False
         self._began = time.monotonic()
         self._stored = self._failed = self._data_set_bytes = 0
@@ -169,7 +174,7 @@ class AcceptedAssociation(Association):
         if wanted & contexts.STORAGE_SOP_CLASSES and not may_store:
             self.refuse("store_not_permitted", "Add `store` to `may` of this peer.")
         self.acceptor.supported_contexts = contexts.supported("echo" in decision.may, may_store)
-        self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), id(self)))
+        self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), self._number))
         return None
 
     def _identity(self, peer: PeerSettings) -> PeerIdentity:
@@ -189,7 +194,7 @@ class AcceptedAssociation(Association):
                     AssociationEvent(
                         "ended",
                         self._identity(self._admitted),
-                        id(self),
+                        self._number,
                         "released" if self.is_released else "aborted" if self.is_aborted else "closed",
                         self._stored,
                         self._failed,
