@@ -468,6 +468,7 @@ def test_slow_receive_is_not_idleness(folder):
         (request_pdu().replace(b"\x20\x00\x00\x2e\x01", b"\x20\x00\x00\x2e\x02"), (0, 0), "pdu_malformed"),
         (re.sub(rb"(\x20\x00\x00.)\x03", b"\\1\x01", request_pdu()), (0, 0), "pdu_malformed"),
         (request_pdu().replace(b"\x10\x00\x00\x15", b"\x10\x00\xff\x15"), (0, 0), "pdu_malformed"),
+        (request_pdu().replace(b"1.2.840.10008.5.1.4.1.1.2", b"DOE^JANE.1.4.1.1.2.3.4\r\n1"), (0, 0), "pdu_malformed"),
     ],
 )
 def test_breach_before_the_association_is_aborted(node, sent, answer, rule):
