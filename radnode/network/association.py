@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -61,8 +61,8 @@ class Hooks:
 
     receive: Callable[[StoreRequest, bytes], None]
     refused: Callable[[Refusal], None]
-    observe: Callable[[AssociationEvent], None] = field(default=lambda _: None)
-    failed: Callable[[str], None] = field(default=lambda _: None)
+    observe: Callable[[AssociationEvent], None]
+    failed: Callable[[str], None]
 
     def tell_refused(self, refusal: Refusal) -> None:
         """Report a refusal; a hook that fails changes nothing about the peer being refused."""
