@@ -17,16 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pynetdicom import AE
-
-from radnode import pki
-from radnode.errors import ConfigError, DestinationRefused, DestinationUnavailable, StoreUnavailable
-from radnode.network import wire
-from radnode.network.command_set import NO_DATA_SET, CommandSet, Tag, encode
-from radnode.network.contexts import VERIFICATION, proposed
-from radnode.network.server import Listener
-from radnode.network.storage_scu import echo, open_destination
-from radnode.part10 import read_file_meta
-from tests.network_support import (
+from support.network import (
     CT,
     EXPLICIT,
     PATIENT,
@@ -41,6 +32,15 @@ from tests.network_support import (
     until,
     with_titles,
 )
+
+from radnode import pki
+from radnode.errors import ConfigError, DestinationRefused, DestinationUnavailable, StoreUnavailable
+from radnode.network import wire
+from radnode.network.command_set import NO_DATA_SET, CommandSet, Tag, encode
+from radnode.network.contexts import VERIFICATION, proposed
+from radnode.network.server import Listener
+from radnode.network.storage_scu import echo, open_destination
+from radnode.part10 import read_file_meta
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
+from support.network import CT, EXPLICIT, sample, small_object
 
 from radnode import pki
 from radnode.errors import DestinationRefused, DestinationUnavailable, MalformedDataSet
@@ -19,7 +20,6 @@ from radnode.network.storage_scu import echo, open_destination
 from radnode.network.tls import client_context
 from radnode.part10 import read_file_meta
 from radnode.settings import DestinationSettings, Settings, TLSSettings
-from tests.network_support import CT, EXPLICIT, sample, small_object
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_RQ
+from support.network import request_pdu, with_titles
 
 from radnode.network import screen
-from tests.network_support import request_pdu, with_titles
 
 
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
