@@ -54,7 +54,6 @@ class Node:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        os.umask(0o077)
 
     @cached_property
     def engine(self) -> Engine:
@@ -101,10 +100,14 @@ class Node:
         return AuditLog(read_key(self.key_folder / "audit.key"))
 
     @cached_property
+    def study_keys(self) -> StudyKeys:
+        """The data keys of the studies."""
+        return StudyKeys(self.engine, FileKeyProvider(self.key_folder))
+
+    @cached_property
     def vault(self) -> Vault:
         """Sealed objects."""
-        study_keys = StudyKeys(self.engine, FileKeyProvider(self.key_folder))
-        return Vault(study_keys, FileObjectStore(self.settings.data_dir / "objects"))
+        return Vault(self.study_keys, FileObjectStore(self.settings.data_dir / "objects"))
 
     @cached_property
     def rules(self) -> Rules:
@@ -200,7 +203,7 @@ class Node:
         path = self.key_folder / "audit-sign.key"
         try:
             signer = Signer.from_string(path.read_text(encoding="utf-8"))
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise KeyUnavailable(f"The key file {path} cannot be read; restore it from its backup.") from error
         return Sequencer(self.engine, self.audit_folder, signer, ORIGIN, self.settings.audit.checkpoint_seconds)
 

@@ -91,8 +91,9 @@ class Worker:
         leases = self._queue.lease(JobKind.ANALYSE, self._owner, seconds, self._settings.batch)
         started = time.monotonic()
         work = [opened for lease in leases if (opened := self._guarded(lease, self._open, lease)) is not None]
-        with self._watchdog():
-            self._analyser.run([task for item in work for task in item.tasks])
+        for batch in self._analyser.decode([task for item in work for task in item.tasks]):
+            with self._watchdog():
+                batch.run()
         for item in work:
             self._guarded(item.lease, self._close, item, started)
         return len(leases)
@@ -109,13 +110,13 @@ class Worker:
 
     def _open(self, lease: Lease) -> _Work | None:
         """Unseal one instance and see what the rules want for it; None when it is given up."""
-        if lease.attempt > self._settings.max_attempts + 1:  # even to report its failure failed
+        if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended this process
             self._bury(lease, Reason.TOO_MANY_ATTEMPTS)
             return None
         with reading(self._engine) as tx:
             instance = get_instance(tx, lease.subject)
         part10 = self._vault.get(instance.object_id)
-        header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True, force=True)
+        header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
         decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
         work = _Work(lease, instance, header, decision)
         exhausted = lease.attempt > self._settings.max_attempts
@@ -186,6 +187,7 @@ class Worker:
             self._queue.postpone(tx, lease, float(2**lease.attempt), word)
 
     def _bury(self, lease: Lease, word: str) -> None:
+        self._log.error("job_buried", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, error=word)
         with self._settling(lease) as tx:
             self._queue.bury(tx, lease, word)
 

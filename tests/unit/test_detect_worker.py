@@ -38,10 +38,13 @@ class FakeAnalyser:
     def task(self, name: str, header: Dataset, part10: bytes) -> Task:
         return Task(name, header, part10, None)
 
-    def run(self, tasks: Sequence[Task]) -> None:
-        pending = [task for task in tasks if task.pending]
-        self.batches.append([str(task.header.SOPInstanceUID) for task in pending])
-        for task in pending:
+    def decode(self, tasks: Sequence[Task]) -> list[FakeAnalyser]:
+        self.pending = [task for task in tasks if task.pending]
+        self.batches.append([str(task.header.SOPInstanceUID) for task in self.pending])
+        return [self]
+
+    def run(self) -> None:
+        for task in self.pending:
             answer = self.answers.get(str(task.header.SOPInstanceUID), NO_FINDING)
             if callable(answer) and not isinstance(answer, Reason):
                 answer = answer()
