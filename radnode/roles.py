@@ -121,9 +121,13 @@ def worker(node: Node, stop: threading.Event) -> None:
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")
         while not stop.is_set():
-            if not _steadily(work.step):
-                due = node.queue.next_due(JobKind.ANALYSE)
-                sleeper.sleep(PATIENCE_SECONDS if due is None else min(PATIENCE_SECONDS, due - time.time()))
+            try:
+                if not work.step():
+                    due = node.queue.next_due(JobKind.ANALYSE)
+                    sleeper.sleep(PATIENCE_SECONDS if due is None else min(PATIENCE_SECONDS, due - time.time()))
+            except RadnodeError as error:  # trouble of this node's own is logged and slept on, never fatal
+                logger().error("step_failed", **describe(error))
+                stop.wait(PAUSE_SECONDS)
 
 
 def deliver(node: Node, stop: threading.Event) -> None:
@@ -183,13 +187,3 @@ ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deli
 def owner(role: str) -> str:
     """Name this process in its leases; the supervisor gives back what a dead one held."""
     return f"{role}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
-def _steadily(step: Callable[[], int]) -> int:
-    """Run one step; trouble of this node's own is logged and slept on, never fatal."""
-    try:
-        return step()
-    except RadnodeError as error:
-        logger().error("step_failed", **describe(error))
-        time.sleep(PAUSE_SECONDS)
-        return 0
