@@ -1,0 +1,75 @@
+"""The roles: one that cannot do its work ends, so that the supervisor starts it again."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.rooms import Rooms
+
+from radnode import roles
+from radnode.audit.events import Actor
+from radnode.deliver.outbox import Courier
+from radnode.detect.worker import Worker
+from radnode.errors import StoreUnavailable
+from radnode.settings import DeliverSettings, DestinationSettings, DetectSettings, NodeSettings
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Any:
+    rooms = Rooms(tmp_path)
+    destinations = [DestinationSettings(name=name, ae_title="P", host="h", port=1) for name in ("one", "two")]
+    settings = SimpleNamespace(
+        data_dir=tmp_path, destinations=destinations, deliver=DeliverSettings(), node=NodeSettings(drain_seconds=5)
+    )
+    parts = {name: getattr(rooms, name) for name in ("engine", "queue", "vault", "audit")}
+    bell = SimpleNamespace(ring=rooms.rung.append)
+    yield SimpleNamespace(settings=settings, bell=bell, connect=None, actor=lambda: Actor(user="t"), **parts)
+    rooms.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_courier_that_dies_of_a_fault_ends_its_role_and_the_others_stop_in_order(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = []
+
+    def run(courier: Courier, stop: threading.Event) -> None:
+        if courier._destination.name == "one":
+            raise ZeroDivisionError
+        stop.wait(30)
+        stopped.append(courier._destination.name)
+
+    monkeypatch.setattr(Courier, "run", run)
+    monkeypatch.setattr(roles, "PATIENCE_SECONDS", 0.05)
+    role = threading.Thread(target=roles.deliver, args=(node, threading.Event()), daemon=True)
+    role.start()
+    role.join(10)
+    assert not role.is_alive()
+    assert stopped == ["two"]
+
+
+def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, steps = threading.Event(), []
+
+    def step(_worker: Worker) -> int:
+        steps.append(1)
+        if len(steps) == 3:
+            stop.set()
+        raise StoreUnavailable("The database cannot be read now.")
+
+    monkeypatch.setattr(Worker, "step", step)
+    monkeypatch.setattr(roles, "PAUSE_SECONDS", 0.01)
+    analyser = SimpleNamespace(start=lambda: None)
+    node.settings.rules, node.settings.detect = (), DetectSettings()
+    node.analyser, node.warm_reports, node.results, node.rules, node.compose = lambda: analyser, lambda: None, 0, 0, 0
+    roles.worker(node, stop)
+    assert len(steps) == 3
+
+
+def test_owner_of_a_lease_begins_with_its_role_and_is_never_the_same() -> None:
+    assert roles.owner("worker").startswith("worker:")
+    assert roles.owner("worker") != roles.owner("worker")
