@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydicom.multival import MultiValue
+from pydicom.uid import UID
 
 from radnode.errors import DetectionError
 from radnode.model import Reason
@@ -30,6 +31,15 @@ def check(dataset: Dataset, accepts: Accepts) -> None:
     reason = _declined(dataset, accepts)
     if reason is not None:
         raise DetectionError(reason)
+
+
+def is_image(dataset: Dataset) -> bool:
+    """Say whether there is an image to report on: by its SOP class, or by having rows of pixels.
+
+    Structured reports, presentation states, documents and waveforms are kept and not reported on; were they, a PACS
+    that routes reports back would have a report on each report.
+    """
+    return "Image Storage" in UID(_text(dataset, "SOPClassUID")).name or "Rows" in dataset
 
 
 def _declined(dataset: Dataset, accepts: Accepts) -> Reason | None:

@@ -1,0 +1,5 @@
+"""`python -m radnode`."""
+
+from radnode.cli import main
+
+main()

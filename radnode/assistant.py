@@ -1,0 +1,162 @@
+"""The Python API: analyse an image, store the result, retrieve it, read who had access.
+
+The same rooms as the node itself: what is stored is sealed, every use is audited, and a node that serves the same
+folder delivers what was stored here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from radnode.audit import events, read
+from radnode.audit.events import AuditRecord
+from radnode.detect.worker import elements
+from radnode.errors import ConfigError, MalformedDataSet
+from radnode.identify import identify
+from radnode.jobs.database import reading, transaction
+from radnode.jobs.index import get_instance
+from radnode.model import Analysis, PeerIdentity, StoreRequest
+from radnode.node import Node
+from radnode.part10 import read_file_meta
+from radnode.rules import CALLING_AE
+from radnode.settings import find_config, load_settings
+
+LOCAL = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzedImage:
+    """What the detectors said about one image that is not stored yet."""
+
+    analyses: tuple[Analysis, ...]
+    header: Dataset
+    request: StoreRequest
+    data_set: bytes
+    deliver: tuple[str, ...]
+
+
+class RadiologistAssistant:
+    """One node's detectors, store and trail for use from Python. A context manager.
+
+    Args:
+        config: the node's `radnode.toml`; without it the file that the commands would use.
+
+    Raises:
+        ConfigError: there is no such configuration, or it cannot be used.
+    """
+
+    def __init__(self, config: str | Path | None = None) -> None:
+        self._node = Node(load_settings(find_config(None if config is None else Path(config))))
+        self._analyser = self._node.analyser()
+        self._actor = self._node.actor()
+
+    def analyze_image(self, image: Dataset | str | Path) -> AnalyzedImage:
+        """Show an image to the detectors that the rules name; the access is audited, nothing is stored.
+
+        Args:
+            image: a data set with pixels, or the path of a DICOM file.
+
+        Raises:
+            InputError: the image is not one that the node would accept from a peer.
+            ConfigError: no rule names a detector for it.
+        """
+        part10 = _encode(image)
+        meta = read_file_meta(part10)
+        syntax, offset = meta.transfer_syntax_uid, meta.offset
+        identity = identify(memoryview(part10)[offset:], syntax, self._node.settings.node.max_object_bytes)
+        header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)  # only now is it known to be readable
+        title = self._node.settings.node.ae_title
+        request = StoreRequest(
+            PeerIdentity(title, None, LOCAL),
+            identity.SOPClassUID,
+            identity.SOPInstanceUID,
+            identity.SOPClassUID,
+            syntax,
+        )
+        decision = self._node.rules.decide({**elements(header, self._node.rules.keywords()), CALLING_AE: title})
+        if not decision.detect:
+            raise ConfigError("No rule names a detector for this image; see [[rules]] in the configuration.")
+        tasks = [self._analyser.task(name, header, part10) for name in decision.detect]
+        for batch in self._analyser.decode(tasks):
+            batch.run()
+        names = self._node.pseudonyms
+        record = AuditRecord(
+            events.IMAGE_ANALYSED,
+            self._actor,
+            patient=names.patient(identity.IssuerOfPatientID, identity.PatientID),
+            study=names.study(identity.StudyInstanceUID),
+            instance=names.instance(identity.SOPInstanceUID),
+            model=", ".join(f"{task.analysis.model.name} {task.analysis.model.version}" for task in tasks),
+            detail={"command": "analyze_image"},
+            identity={"PatientID": identity.PatientID, "StudyInstanceUID": identity.StudyInstanceUID},
+        )
+        with transaction(self._node.engine) as tx:
+            self._node.audit.record(tx, record)
+        return AnalyzedImage(tuple(task.analysis for task in tasks), header, request, part10[offset:], decision.deliver)
+
+    def store_results(self, analyzed: AnalyzedImage) -> list[str]:
+        """Keep image, findings and reports sealed, hand the reports to delivery, and return the ids of the results.
+
+        Raises:
+            DuplicateInstance: the image is stored already with other bytes.
+            StorageError: it cannot be stored now.
+        """
+        node = self._node
+        receipt = node.intake.receive(analyzed.request, analyzed.data_set, enqueue=False)
+        with reading(node.engine) as tx:
+            instance = get_instance(tx, receipt.instance)
+        source = elements(analyzed.header, ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
+        reports = [(item, node.compose(analyzed.header, item, instance.received)) for item in analyzed.analyses]
+        prepared = [node.results.prepare(instance, source, item, report) for item, report in reports]
+        with transaction(node.engine) as tx:
+            new = [item for item in prepared if item is not None]
+            node.results.commit(tx, new, analyzed.deliver, self._actor)
+        node.results.announce()
+        return [node.pseudonyms.result(receipt.instance, report.SOPInstanceUID) for _item, report in reports]
+
+    def retrieve_results(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
+        """Return every result of a patient, newest first, as `radnode results show --json` prints them; audited."""
+        return self._node.results.listing(self._actor, self._node.pseudonyms.patient(issuer, patient_id))
+
+    def access_logs(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
+        """Return every audit entry about a patient, oldest first; the reading is itself audited.
+
+        Raises:
+            AuditError: the trail is damaged; `radnode audit verify` says where.
+        """
+        self._node.record(events.TRAIL_READ, self._actor, command="access_logs")
+        self._node.settle_trail()
+        return read.access_logs(self._node.audit_folder, self._node.pseudonyms.patient(issuer, patient_id))
+
+    def close(self) -> None:
+        """End the decoding process and bring the trail up to date."""
+        self._analyser.close()
+        self._node.settle_trail()
+
+    def __enter__(self) -> RadiologistAssistant:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _encode(image: Dataset | str | Path) -> bytes:
+    """Return an image as a DICOM file (Part 10)."""
+    if not isinstance(image, Dataset):
+        try:
+            return Path(image).read_bytes()
+        except OSError as error:
+            raise MalformedDataSet(f"The image file cannot be read: {error.strerror}.") from error
+    buffer = BytesIO()
+    try:
+        pydicom.dcmwrite(buffer, image, enforce_file_format=True)
+    except (ValueError, AttributeError, TypeError, KeyError, NotImplementedError) as error:
+        raise MalformedDataSet("The data set cannot be encoded; it lacks UIDs or a transfer syntax.") from error
+    return buffer.getvalue()

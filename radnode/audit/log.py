@@ -1,0 +1,126 @@
+"""Recording: an audit entry is a row of the same transaction as what it describes.
+
+The row holds the entry as one line of JSON; its number is the row's key. AUTOINCREMENT counts inside the
+transaction, so that a rollback gives the number back and the numbers have no gaps.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from radnode.audit.events import AuditRecord
+from radnode.errors import AuditError
+
+metadata = MetaData()
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("entry", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+_BOUND_TO = b"radnode audit identity v1\n"
+_NONCE = 12  # bytes, NIST SP 800-38D section 8.2.2
+
+
+class AuditLog:
+    """Writes audit records; `key` (32 bytes) seals the identities in them."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = _cipher(key)
+
+    def record(self, connection: Connection, record: AuditRecord) -> int:
+        """Insert one record into the open transaction of `connection` and return its number.
+
+        Raises AuditError when it cannot be written; the caller must then roll back.
+        """
+        entry = _entry(record)
+        try:
+            if record.identity is not None:
+                entry["sealed"] = self._seal(record.identity, entry)
+            inserted = connection.execute(insert(audit_entries).values(entry=_json(entry)))
+        except SQLAlchemyError:
+            raise AuditError("The audit entry could not be written; look at the disk and the database.") from None
+        except (TypeError, ValueError, OverflowError):
+            raise AuditError("The audit entry holds a value that has no JSON form.") from None
+        key = inserted.inserted_primary_key
+        if key is None:
+            raise AuditError("The database gave the audit entry no number.")
+        return int(key[0])
+
+    def _seal(self, identity: Mapping[str, str], entry: dict[str, Any]) -> str:
+        """Encrypt the identity, bound to every other field of the entry; base64 of nonce and ciphertext."""
+        nonce = os.urandom(_NONCE)
+        sealed = self._cipher.encrypt(nonce, _json(dict(identity)).encode(), _BOUND_TO + _json(entry).encode())
+        return base64.b64encode(nonce + sealed).decode()
+
+
+def line_of(seq: int, entry: str, prev: str) -> bytes:
+    """Return the line of the trail, without its newline: the row's JSON between its number and `prev`.
+
+    Raises AuditError when the row is not one line of JSON.
+    """
+    if not (entry.startswith("{") and entry.endswith("}") and entry.isascii()) or "\n" in entry:
+        raise AuditError(f"Audit row {seq} is damaged; run radnode audit verify.")
+    return f'{{"seq":{seq},{entry[1:-1]},"prev":"{prev}"}}'.encode()
+
+
+def open_sealed(entry: Mapping[str, Any], key: bytes) -> dict[str, str] | None:
+    """Return the real identity in an entry of the trail, or None when it has none.
+
+    `entry` is the parsed JSON line with its keys in order. Raises AuditError when the key is not the one it
+    was sealed under, or any field of the entry was changed.
+    """
+    if entry["sealed"] is None:
+        return None
+    bound = {name: value for name, value in entry.items() if name not in ("seq", "prev")} | {"sealed": None}
+    try:
+        blob = base64.b64decode(entry["sealed"], validate=True)
+        plain = _cipher(key).decrypt(blob[:_NONCE], blob[_NONCE:], _BOUND_TO + _json(bound).encode())
+    except (InvalidTag, binascii.Error, ValueError):
+        raise AuditError("The identity does not open: another audit key, or a changed entry.") from None
+    identity: dict[str, str] = json.loads(plain)
+    return identity
+
+
+def _cipher(key: bytes) -> AESGCM:
+    """Return AES-256-GCM under `key`. Raises AuditError when it has not 32 bytes."""
+    if len(key) != 32:
+        raise AuditError("The audit key must have 32 bytes.")
+    return AESGCM(key)
+
+
+def _entry(record: AuditRecord) -> dict[str, Any]:
+    """Return the fields of the entry in the order of the trail, without `seq` and `prev`, not yet sealed."""
+    event = record.event
+    return {
+        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "event": event.label,
+        "action": (event.action if record.action is None else record.action).value,
+        "outcome": (event.outcome if record.outcome is None else record.outcome).value,
+        "actor": asdict(record.actor),
+        "patient": record.patient,
+        "study": record.study,
+        "instance": record.instance,
+        "model": record.model,
+        "detail": dict(sorted(record.detail.items())),
+        "sealed": None,
+    }
+
+
+def _json(value: dict[str, Any]) -> str:
+    """Return one line of ASCII JSON without spaces; control characters and foreign scripts are escaped."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

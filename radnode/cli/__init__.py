@@ -1,0 +1,65 @@
+"""The commands of radnode."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+import radnode
+from radnode.cli.audit import audit
+from radnode.cli.jobs import jobs
+from radnode.cli.models import models
+from radnode.cli.peers import echo, send
+from radnode.cli.results import results
+from radnode.cli.serving import check, init, serve
+from radnode.errors import RadnodeError
+from radnode.observe import quiet
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(radnode.__version__, prog_name="radnode")
+def cli() -> None:
+    """A DICOM node with embedded inference: sealed, durable, audited.
+
+    \b
+    A first node, and an image through it:
+      radnode init var --pacs PACS@127.0.0.1:4242
+      radnode check
+      radnode serve
+      radnode send film.dcm
+      radnode results list
+      radnode audit verify
+
+    Every command takes -c FILE, the node's radnode.toml; without it $RADNODE_CONFIG, ./radnode.toml or
+    var/radnode.toml is used.
+
+    \b
+    Exit codes: 0 all is well, 1 something is wrong and was said, 2 wrong usage,
+    3 the configuration cannot be used, 4 refused.
+    """
+
+
+for command in (init, serve, check, echo, send, results, jobs, models, audit):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence on standard error."""
+    os.umask(0o077)
+    quiet()
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except RadnodeError as error:
+        click.echo(f"radnode: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `radnode ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,111 @@
+"""audit tail, show, verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from radnode.audit import events, read
+from radnode.audit.log import open_sealed
+from radnode.cli.common import config_option, json_option, open_node, print_json, user
+from radnode.errors import ConfigError
+from radnode.settings import find_config, load_settings
+from radnode.storage.keys import read_key
+
+FOLLOW_SECONDS = 0.5
+
+
+@click.group()
+def audit() -> None:
+    """The tamper-evident trail of who did what to whose data."""
+
+
+@audit.command()
+@config_option
+@json_option
+@click.option("-n", "count", default=20, show_default=True, type=click.IntRange(1), help="How many entries.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with entries as they come.")
+def tail(config: Path | None, as_json: bool, count: int, follow: bool) -> None:
+    """Print the newest entries, oldest of them first; reading is audited."""
+    node = open_node(config)
+    node.record(events.TRAIL_READ, user(), command="tail")
+    node.settle_trail()
+    newest = list(islice(read.entries(node.audit_folder, newest_first=True), count))
+    last = 0
+    for entry in reversed(newest):
+        _print(entry, as_json)
+        last = entry["seq"]
+    while follow:
+        time.sleep(FOLLOW_SECONDS)
+        fresh = []
+        for entry in read.entries(node.audit_folder, newest_first=True):
+            if entry["seq"] <= last:
+                break
+            fresh.append(entry)
+        for entry in reversed(fresh):
+            _print(entry, as_json)
+            last = entry["seq"]
+
+
+@audit.command()
+@click.argument("seq", type=click.IntRange(1))
+@config_option
+@click.option("--identity", is_flag=True, help="Also open the sealed identity (needs the audit key).")
+def show(seq: int, config: Path | None, identity: bool) -> None:
+    """Print one entry in full; reading is audited."""
+    node = open_node(config)
+    node.record(events.TRAIL_READ, user(), command="show", first=seq, last=seq)
+    node.settle_trail()
+    entry = dict(read.entry(node.audit_folder, seq))
+    if identity:
+        entry["identity"] = open_sealed(entry, read_key(node.key_folder / "audit.key"))
+    print_json(entry)
+
+
+@audit.command()
+@config_option
+@json_option
+def verify(config: Path | None, as_json: bool) -> None:
+    """Check every entry against the signed checkpoints; exit 1 and name the first that was touched.
+
+    Reads the files, the public key and the database, and shares no code with what wrote them.
+    """
+    from radnode.audit import verify as verifier  # noqa: PLC0415
+
+    settings = load_settings(find_config(config))
+    folder = settings.data_dir / "audit"
+    public_key = settings.path(settings.keys.directory) / "audit-sign.pub"
+    database = settings.data_dir / "node.db"
+    try:
+        found = verifier.verify(folder, public_key, database if database.exists() else None)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The trail or its public key {public_key} cannot be read.") from error
+    if as_json:
+        print_json(asdict(found))
+    elif found.ok:
+        pending = f", {found.pending} more on their way" if found.pending else ""
+        click.echo(f"audit verify: ok, {found.entries} entries, {found.checkpoints} checkpoints{pending}")
+    else:
+        where = "" if found.first_bad is None else f"entry {found.first_bad}: "
+        click.echo(f"audit verify: BROKEN, {where}{found.problem}")
+    if not found.ok:
+        sys.exit(1)
+
+
+def _print(entry: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(entry))
+        return
+    actor = entry["actor"]
+    who = actor["user"] or actor["ae"] or "-"
+    about = next((f"{key} {entry[key]}" for key in ("instance", "study", "patient") if entry[key]), "")
+    detail = " ".join(f"{key}={value}" for key, value in entry["detail"].items())
+    line = f"{entry['seq']:>6} {entry['timestamp']} {entry['event']} {entry['action']} {entry['outcome']} by {who}"
+    click.echo("  ".join(part for part in (line, about, detail) if part))

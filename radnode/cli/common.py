@@ -1,0 +1,58 @@
+"""What the commands share: the -c option, the node, the acting user, JSON and tables."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from radnode.audit.events import Actor
+from radnode.node import Node
+from radnode.settings import find_config, load_settings
+
+Command = Callable[..., Any]
+
+config_option = click.option(
+    "-c", "--config", "config", type=click.Path(path_type=Path), help="The node's radnode.toml.", metavar="FILE"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def open_node(config: Path | None) -> Node:
+    """Return the node of a configuration.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be used.
+    """
+    return Node(load_settings(find_config(config)))
+
+
+def user() -> Actor:
+    """Return who runs the command."""
+    return Actor(user=getpass.getuser())
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON, one row a line where it is a list."""
+    if isinstance(value, list):
+        click.echo("[" + ",\n ".join(json.dumps(row) for row in value) + "]")
+    else:
+        click.echo(json.dumps(value, indent=2))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under a header, columns as wide as they need."""
+    table = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    for row in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def local_time(moment: float) -> str:
+    """Return epoch seconds as UTC text."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,84 @@
+"""jobs list, show, retry, discard."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from sqlalchemy import Connection
+
+from radnode.audit import events
+from radnode.audit.events import AuditRecord
+from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
+from radnode.jobs.database import transaction
+from radnode.model import JobKind, JobState
+from radnode.node import Node
+
+
+@click.group()
+def jobs() -> None:
+    """The queue and its dead letters; safe while the node runs."""
+
+
+@jobs.command("list")
+@config_option
+@json_option
+@click.option("--all", "everything", is_flag=True, help="Also what is done.")
+def list_(config: Path | None, as_json: bool, everything: bool) -> None:
+    """List what waits, what is being worked on, and the dead letters."""
+    states = [state for state in JobState if everything or state is not JobState.DONE]
+    rows = open_node(config).queue.listing(states)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    table = [
+        (row.job, row.kind, row.state, row.destination or "-", row.attempts, local_time(row.due), row.error or "")
+        for row in rows
+    ]
+    print_table(("JOB", "KIND", "STATE", "DESTINATION", "TRIES", "DUE", "LAST ERROR"), table)
+
+
+@jobs.command()
+@click.argument("job", type=int)
+@config_option
+@json_option
+def show(job: int, config: Path | None, as_json: bool) -> None:
+    """Show one job."""
+    row = asdict(open_node(config).queue.show(job))
+    if as_json:
+        print_json(row)
+        return
+    for key, value in row.items():
+        click.echo(f"{key:<12} {local_time(value) if key in ('due', 'created', 'updated') else value}")
+
+
+@jobs.command()
+@click.argument("job", type=int)
+@config_option
+def retry(job: int, config: Path | None) -> None:
+    """Put a dead or waiting job back to the front, its tries counted from zero."""
+    node = open_node(config)
+    with transaction(node.engine) as tx:
+        node.queue.retry(tx, job)
+        _record(node, tx, job, "retried")
+    node.bell.ring("worker" if node.queue.show(job).kind is JobKind.ANALYSE else "deliver")
+    node.settle_trail()
+    click.echo(f"Job {job} is due now.")
+
+
+@jobs.command()
+@click.argument("job", type=int)
+@config_option
+def discard(job: int, config: Path | None) -> None:
+    """Remove a dead job for good; what it was about stays stored."""
+    node = open_node(config)
+    with transaction(node.engine) as tx:
+        node.queue.discard(tx, job)
+        _record(node, tx, job, "discarded")
+    node.settle_trail()
+    click.echo(f"Job {job} is discarded.")
+
+
+def _record(node: Node, tx: Connection, job: int, change: str) -> None:
+    node.audit.record(tx, AuditRecord(events.JOB_CHANGED, user(), detail={"job": job, "change": change}))

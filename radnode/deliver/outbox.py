@@ -1,0 +1,163 @@
+"""The outbox: reports on their way to their destinations.
+
+One thread a destination, so that nothing waits behind one that is dead. A report is delivered when the destination
+answered the C-STORE with success; the end of the job and the audit entry are one commit. An unavailable destination is
+tried again with growing pauses, without end; a refusal for good makes a dead letter.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from sqlalchemy import Engine
+
+from radnode.audit import events
+from radnode.audit.events import Actor, AuditRecord, Event
+from radnode.audit.log import AuditLog
+from radnode.errors import DeliveryError, DestinationRefused, RadnodeError, StaleLease
+from radnode.jobs.database import reading, transaction
+from radnode.jobs.index import ResultRow, get_result
+from radnode.jobs.queue import Queue
+from radnode.model import JobKind, Lease
+from radnode.settings import DeliverSettings, DestinationSettings
+from radnode.storage.vault import Vault
+
+BATCH = 16
+IDLE_SECONDS = 5.0
+
+
+class StoragePeer(Protocol):
+    """An open association with a Storage SCP."""
+
+    def store(self, part10: bytes) -> object:
+        """Send one object; DestinationUnavailable or DestinationRefused when it was not taken."""
+
+
+Connect = Callable[[DestinationSettings], AbstractContextManager[StoragePeer]]
+
+
+class Courier:
+    """Brings reports to one destination."""
+
+    def __init__(
+        self,
+        destination: DestinationSettings,
+        *,
+        engine: Engine,
+        queue: Queue,
+        vault: Vault,
+        audit: AuditLog,
+        connect: Connect,
+        wake: Callable[[str], None],
+        settings: DeliverSettings,
+        actor: Actor,
+        owner: str,
+        log: Any,
+    ) -> None:
+        self._destination = destination
+        self._engine = engine
+        self._queue = queue
+        self._vault = vault
+        self._audit = audit
+        self._connect = connect
+        self._wake = wake
+        self._settings = settings
+        self._actor = actor
+        self._owner = owner
+        self._log = log.bind(destination=destination.name)
+        self._bell = threading.Event()
+
+    def ring(self) -> None:
+        """Say that there may be work."""
+        self._bell.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver until `stop` is set."""
+        while not stop.is_set():
+            self._bell.clear()
+            try:
+                busy = self.step()
+            except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
+                self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
+                busy = 0
+            if not busy:
+                due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
+                pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
+                self._bell.wait(pause)
+
+    def step(self) -> int:
+        """Try one batch of due deliveries; return how many there were."""
+        seconds = BATCH * self._settings.timeout_seconds + 60
+        leases = self._queue.lease(JobKind.DELIVER, self._owner, seconds, BATCH, self._destination.name)
+        waiting = list(leases)
+        try:
+            if waiting:
+                with self._connect(self._destination) as peer:
+                    while waiting:
+                        self._deliver(peer, waiting[0])
+                        waiting.pop(0)
+        except DeliveryError as error:  # a rejected association says nothing about the objects, so they wait too
+            self._postpone(waiting, error)
+        return len(leases)
+
+    def _deliver(self, peer: StoragePeer, lease: Lease) -> None:
+        started = time.monotonic()
+        with reading(self._engine) as tx:
+            result = get_result(tx, lease.subject)
+        try:
+            report = self._vault.get(result.report_id)
+        except RadnodeError as error:
+            self._postpone([lease], error)
+            return
+        try:
+            peer.store(report)
+        except DestinationRefused as error:
+            self._settle(lease, result, events.DELIVERY_FAILED, error)
+            self._log.error("report_refused", result=lease.subject, job=lease.job_id, message=str(error))
+            return
+        self._settle(lease, result, events.REPORT_DELIVERED, None)
+        duration = round((time.monotonic() - started) * 1000, 1)
+        self._log.info(
+            "report_delivered", result=lease.subject, study=result.study, instance=result.instance, duration_ms=duration
+        )
+
+    def _settle(self, lease: Lease, result: ResultRow, event: Event, error: DestinationRefused | None) -> None:
+        record = AuditRecord(
+            event,
+            self._actor,
+            patient=result.patient,
+            study=result.study,
+            instance=result.instance,
+            model=result.model,
+            detail={"destination": self._destination.name, "result": lease.subject, "attempt": lease.attempt},
+        )
+        try:
+            with transaction(self._engine) as tx:
+                if error is None:
+                    self._queue.finish(tx, lease)
+                else:
+                    self._queue.bury(tx, lease, str(error))
+                self._audit.record(tx, record)
+        except StaleLease:
+            self._log.warning("lease_lost", result=lease.subject, job=lease.job_id)
+        self._wake("sequencer")
+
+    def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
+        """Put off everything that this attempt did not reach: 2^n times the first pause, with jitter."""
+        with transaction(self._engine) as tx:
+            for lease in leases:
+                pause = min(
+                    self._settings.retry_max_seconds, self._settings.retry_seconds * 2 ** min(lease.attempt, 16)
+                )
+                pause *= random.uniform(0.5, 1.0)  # noqa: S311 (spreads load; no secret)
+                self._queue.postpone(tx, lease, pause, str(error))
+        attempt, event = (
+            leases[0].attempt,
+            "destination_unavailable" if isinstance(error, DeliveryError) else "report_unreadable",
+        )
+        self._log.warning(event, count=len(leases), attempt=attempt, error=type(error).__name__, message=str(error))

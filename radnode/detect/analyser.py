@@ -1,0 +1,178 @@
+"""The analyser: detectors by name, and what they say about images. Used by the worker and by the Python API."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from radnode.detect.catalogue import active
+from radnode.detect.decoding import DecoderChild
+from radnode.detect.detector import Detector
+from radnode.detect.gate import check
+from radnode.detect.manifest import Accepts
+from radnode.detect.package import load_package, load_trusted
+from radnode.detect.pixels import PixelImage
+from radnode.errors import DetectionError, NotFoundError, PackageError
+from radnode.model import Analysis, Code, ModelIdentity, Reason
+
+RELOAD_SECONDS = 10.0
+_FINDING = Code("121071", "DCM", "Finding")
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A detector that is ready."""
+
+    detector: Detector
+    accepts: Accepts
+
+
+@dataclass(slots=True)
+class Task:
+    """One image for one detector; `analysis` is there once it was declined or run."""
+
+    name: str
+    header: Dataset
+    part10: bytes
+    loaded: Loaded | None
+    _analysis: Analysis | None = None
+
+    @property
+    def analysis(self) -> Analysis:
+        """Return what came of it."""
+        if self._analysis is None:
+            raise RuntimeError("the task has not run")
+        return self._analysis
+
+    @property
+    def pending(self) -> bool:
+        """Whether the detector still has to look at it."""
+        return self._analysis is None
+
+    def answer(self, answer: Analysis | DetectionError) -> None:
+        """Take the detector's answer."""
+        if isinstance(answer, Analysis):
+            self._analysis = answer
+        else:
+            self.decline(answer.reason)
+
+    def decline(self, reason: Reason) -> None:
+        """Say why there is no result."""
+        if self.loaded is None:
+            self._analysis = Analysis.without_result(reason, _unavailable(self.name), _FINDING)
+        else:
+            detector = self.loaded.detector
+            self._analysis = Analysis.without_result(reason, detector.identity, detector.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Decoded images for one detector."""
+
+    detector: Detector
+    tasks: list[Task]
+    images: list[PixelImage]
+
+    def add(self, task: Task, image: PixelImage) -> None:
+        """Add one image."""
+        self.tasks.append(task)
+        self.images.append(image)
+
+    def run(self) -> None:
+        """Show the images to the detector; every task has its analysis after."""
+        for task, answer in zip(self.tasks, self.detector.detect(self.images), strict=True):
+            task.answer(answer)
+
+
+class Analyser:
+    """The active detectors of a models folder, loaded once and kept warm.
+
+    `refused` is told the name of a model and the sentence that says why it does not load.
+    """
+
+    def __init__(
+        self,
+        models: Path,
+        decoder: DecoderChild,
+        *,
+        device: str,
+        threads: int,
+        refused: Callable[[str, str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._models = models
+        self._decoder = decoder
+        self._device = device
+        self._threads = threads
+        self._refused = refused
+        self._clock = clock
+        self._loaded: dict[str, Loaded] = {}
+        self._tried: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Start the decoding process now, so that the first image need not wait for it.
+
+        Raises:
+            DetectionError: it does not come up.
+        """
+        self._decoder.start()
+
+    def load(self, name: str) -> Loaded | None:
+        """Return a detector, loading it at the first call; None when its package is not usable now."""
+        if name not in self._loaded and self._clock() >= self._tried.get(name, 0.0):
+            self._tried[name] = self._clock() + RELOAD_SECONDS
+            try:
+                package = load_package(active(self._models, name), load_trusted(self._models))
+                detector = Detector(package, self._device, self._threads)
+                self._loaded[name] = Loaded(detector, package.manifest.accepts)
+            except (PackageError, NotFoundError) as error:
+                self._refused(name, str(error))
+        return self._loaded.get(name)
+
+    def task(self, name: str, header: Dataset, part10: bytes) -> Task:
+        """Return the task of showing one image to one detector, declined already where the gate refuses it."""
+        task = Task(name, header, part10, self.load(name))
+        if task.loaded is None:
+            task.decline(Reason.MODEL_UNAVAILABLE)
+        else:
+            try:
+                check(header, task.loaded.accepts)
+            except DetectionError as error:
+                task.decline(error.reason)
+        return task
+
+    def decode(self, tasks: Sequence[Task]) -> list[Batch]:
+        """Decode the pixels of what is pending, each image once; return one batch a detector."""
+        batches: dict[str, Batch] = {}
+        decoded: dict[int, PixelImage | DetectionError] = {}
+        for task in tasks:
+            if task.loaded is None or not task.pending:
+                continue
+            image = decoded.get(id(task.part10)) or self._decode(task.part10)
+            decoded[id(task.part10)] = image
+            if isinstance(image, DetectionError):
+                task.decline(image.reason)
+            else:
+                batches.setdefault(task.name, Batch(task.loaded.detector, [], [])).add(task, image)
+        return list(batches.values())
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._decoder.close()
+
+    def _decode(self, part10: bytes) -> PixelImage | DetectionError:
+        try:
+            return self._decoder.decode(part10)
+        except DetectionError as error:
+            return error
+
+
+def _unavailable(name: str) -> ModelIdentity:
+    """The identity of a detector of which only the name is known."""
+    device_uid = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'radnode detector {name}').int}"
+    return ModelIdentity(name=name, version="0", device_uid=device_uid, digest="0" * 64, manufacturer="radnode")

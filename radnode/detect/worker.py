@@ -1,0 +1,205 @@
+"""The worker: leases jobs, analyses images in batches, commits results.
+
+lease -> unseal -> gate -> decode (child process) -> detect (one batch) -> report -> seal, put -> ONE commit.
+A job that was tried before runs alone, so that an image that kills the process harms no neighbour's attempts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from sqlalchemy import Engine
+
+from radnode.audit.events import Actor
+from radnode.detect.analyser import Analyser, Task
+from radnode.detect.gate import is_image
+from radnode.errors import NotFoundError, RadnodeError, StaleLease
+from radnode.jobs.database import reading, transaction
+from radnode.jobs.index import InstanceRow, get_instance
+from radnode.jobs.queue import Queue
+from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
+from radnode.results import Prepared, Report, Results
+from radnode.rules import CALLING_AE, Decision, Rules
+from radnode.settings import DetectSettings
+from radnode.storage.vault import Vault
+
+STUCK = 70  # exit status of a worker whose detector hung (EX_SOFTWARE); the supervisor starts another
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_RETRIED = frozenset({Reason.MODEL_UNAVAILABLE, Reason.MODEL_RAISED, Reason.MODEL_OUTPUT_INVALID})
+
+Compose = Callable[[Dataset, Analysis, float], Report]
+
+
+@dataclass(slots=True)
+class _Work:
+    """One leased job on its way through the worker."""
+
+    lease: Lease
+    instance: InstanceRow
+    header: Dataset
+    decision: Decision
+    tasks: list[Task] = field(default_factory=list)
+
+
+class Worker:
+    """Works through the analysis jobs of one node; `owner` names this process in its leases."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        queue: Queue,
+        vault: Vault,
+        results: Results,
+        rules: Rules,
+        analyser: Analyser,
+        compose: Compose,
+        settings: DetectSettings,
+        actor: Actor,
+        owner: str,
+        log: Any,
+    ) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._vault = vault
+        self._results = results
+        self._rules = rules
+        self._analyser = analyser
+        self._compose = compose
+        self._settings = settings
+        self._actor = actor
+        self._owner = owner
+        self._log = log
+
+    def step(self) -> int:
+        """Work on one batch of due jobs; return how many there were."""
+        seconds = self._settings.timeout_seconds + self._settings.batch * self._settings.decode_seconds + 60
+        leases = self._queue.lease(JobKind.ANALYSE, self._owner, seconds, self._settings.batch)
+        started = time.monotonic()
+        work = [opened for lease in leases if (opened := self._open(lease)) is not None]
+        for batch in self._analyser.decode([task for item in work for task in item.tasks]):
+            with self._watchdog():
+                batch.run()
+        for item in work:
+            self._close(item, started)
+        return len(leases)
+
+    def _open(self, lease: Lease) -> _Work | None:
+        """Unseal one instance and see what the rules want for it."""
+        if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended this process
+            self._bury(lease, Reason.TOO_MANY_ATTEMPTS.value)
+            return None
+        try:
+            with reading(self._engine) as tx:
+                instance = get_instance(tx, lease.subject)
+            part10 = self._vault.get(instance.object_id)
+            header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
+            decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
+        except (RadnodeError, OSError, ValueError, pydicom.errors.InvalidDicomError) as error:
+            self._give_back(lease, error)
+            return None
+        work = _Work(lease, instance, header, decision)
+        exhausted = lease.attempt > self._settings.max_attempts
+        for name in decision.detect if is_image(header) else ():
+            task = self._analyser.task(name, header, part10)
+            if exhausted:
+                task.decline(Reason.TOO_MANY_ATTEMPTS)
+            work.tasks.append(task)
+        return work
+
+    def _close(self, work: _Work, started: float) -> None:
+        """Commit what came of one job: results, reports to deliver, audit, and the end of the lease."""
+        lease = work.lease
+        analyses = [task.analysis for task in work.tasks]
+        failed = next((analysis for analysis in analyses if analysis.outcome is Outcome.FAILED), None)
+        if failed is not None and failed.reason in _RETRIED and lease.attempt < self._settings.max_attempts:
+            self._postpone(lease, str(failed.reason))
+            return
+        try:
+            prepared = self._prepare(work, analyses)
+            with transaction(self._engine) as tx:
+                self._results.commit(tx, prepared, work.decision.deliver, self._actor)
+                if failed is not None and failed.reason in _RETRIED | {Reason.TOO_MANY_ATTEMPTS}:
+                    self._queue.bury(tx, lease, str(failed.reason))
+                else:
+                    self._queue.finish(tx, lease)
+        except StaleLease:
+            self._log.warning("lease_lost", instance=lease.subject, job=lease.job_id, attempt=lease.attempt)
+            return
+        except RadnodeError as error:
+            self._give_back(lease, error)
+            return
+        self._results.announce()
+        duration = round((time.monotonic() - started) * 1000, 1)
+        common = {"instance": lease.subject, "study": work.instance.study, "job": lease.job_id, "duration_ms": duration}
+        for result in prepared:
+            analysis = result.analysis
+            outcome = {"outcome": analysis.outcome.value, "reason": analysis.reason and analysis.reason.value}
+            self._log.info("image_analysed", model=result.row.model, result=result.row.result, **common, **outcome)
+        if not analyses:
+            self._log.info("image_kept", **common)
+
+    def _prepare(self, work: _Work, analyses: Sequence[Analysis]) -> list[Prepared]:
+        source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
+        prepared = [
+            self._results.prepare(
+                work.instance, source, analysis, self._compose(work.header, analysis, work.instance.received)
+            )
+            for analysis in analyses
+        ]
+        return [item for item in prepared if item is not None]
+
+    def _give_back(self, lease: Lease, error: Exception) -> None:
+        """Postpone a job that met a fault of this node, or bury it after its tries."""
+        word = type(error).__name__
+        self._log.error("job_failed", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, error=word)
+        if isinstance(error, NotFoundError) or lease.attempt > self._settings.max_attempts:
+            self._bury(lease, word)
+        else:
+            self._postpone(lease, word)
+
+    def _bury(self, lease: Lease, word: str) -> None:
+        self._log.error("job_buried", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, error=word)
+        with transaction(self._engine) as tx:
+            self._queue.bury(tx, lease, word)
+
+    def _postpone(self, lease: Lease, word: str) -> None:
+        with transaction(self._engine) as tx:
+            self._queue.postpone(tx, lease, float(2**lease.attempt), word)
+
+    @contextmanager
+    def _watchdog(self) -> Iterator[None]:
+        """End this process when the detector hangs: no thread can be stopped, a process can."""
+        timer = threading.Timer(self._settings.timeout_seconds, self._stuck)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _stuck(self) -> None:
+        self._log.critical("detector_stuck", exit=STUCK)
+        os._exit(STUCK)
+
+
+def elements(header: Dataset, keywords: Sequence[str] | frozenset[str]) -> dict[str, str]:
+    """Return the values of elements as text, the empty string for what is missing or unreadable."""
+    return {keyword: _text(header, keyword) for keyword in keywords}
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    try:
+        value = header.get(keyword)
+    except (ValueError, TypeError, KeyError, NotImplementedError, OverflowError):
+        return ""
+    return "" if value is None else str(value)

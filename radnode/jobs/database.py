@@ -1,0 +1,84 @@
+"""The embedded database: SQLite with write-ahead log, every commit fsynced, one writer at a time."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoConnection
+
+from radnode.errors import StoreUnavailable
+
+BUSY_SECONDS = 10
+# What the driver says of a file, what it says while a connection is prepared, and a pool with all connections in use.
+_TROUBLE = (DatabaseError, sqlite3.DatabaseError, NoConnection)
+
+
+def open_database(path: Path) -> Engine:
+    """Open, or make with 0600, the database file and return its engine.
+
+    Raises:
+        StoreUnavailable: the file can be neither opened nor made.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(f"The database {path} cannot be opened ({error.strerror}).") from error
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # sqlite3 sends no BEGIN of its own
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def create_tables(engine: Engine, *schemas: MetaData) -> None:
+    """Create what is missing of the given schemas."""
+    with transaction(engine) as connection:
+        for schema in schemas:
+            schema.create_all(connection)
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Run one write transaction: all of it is durable when the block ends, or none of it happened.
+
+    Raises:
+        StoreUnavailable: the database is locked, full or damaged; nothing was written.
+    """
+    try:
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+    except _TROUBLE as error:
+        if isinstance(error, IntegrityError):
+            raise
+        raise StoreUnavailable("The database cannot be written now (locked, full, read-only or damaged).") from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Read a consistent state without keeping a writer waiting.
+
+    Raises:
+        StoreUnavailable: the database cannot be read.
+    """
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except _TROUBLE as error:
+        raise StoreUnavailable("The database cannot be read now (locked or damaged).") from error

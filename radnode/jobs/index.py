@@ -1,0 +1,93 @@
+"""The index: which instances are kept and what was said about them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, insert, select
+
+from radnode.errors import NotFoundError
+from radnode.jobs.schema import instances, results
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """One kept SOP instance; identifiers are pseudonyms, `received` is in epoch seconds, `size` in bytes."""
+
+    instance: str
+    series: str
+    study: str
+    patient: str
+    object_id: bytes
+    content: str
+    size: int
+    peer: str
+    received: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One result: the sealed findings (`object_id`) and the sealed report (`report_id`)."""
+
+    result: str
+    instance: str
+    patient: str
+    study: str
+    model: str
+    object_id: bytes
+    report_id: bytes
+    created: float
+
+
+def add_instance(tx: Connection, row: InstanceRow) -> None:
+    """Insert an instance; the caller has looked whether it is known in the same transaction."""
+    tx.execute(insert(instances).values(asdict(row)))
+
+
+def find_instance(tx: Connection, instance: str) -> InstanceRow | None:
+    """Return the instance of that pseudonym, or None."""
+    row = tx.execute(select(instances).where(instances.c.instance == instance)).one_or_none()
+    return None if row is None else InstanceRow(**row._mapping)
+
+
+def get_instance(tx: Connection, instance: str) -> InstanceRow:
+    """Return the instance of that pseudonym.
+
+    Raises:
+        NotFoundError: it is not kept here.
+    """
+    row = find_instance(tx, instance)
+    if row is None:
+        raise NotFoundError(f"There is no instance {instance}.")
+    return row
+
+
+def add_result(tx: Connection, row: ResultRow) -> None:
+    """Insert a result; its id is derived from instance and model, so a second one is an IntegrityError."""
+    tx.execute(insert(results).values(asdict(row)))
+
+
+def find_result(tx: Connection, result: str) -> ResultRow | None:
+    """Return the result of that id, or None."""
+    row = tx.execute(select(results).where(results.c.result == result)).one_or_none()
+    return None if row is None else ResultRow(**row._mapping)
+
+
+def get_result(tx: Connection, result: str) -> ResultRow:
+    """Return the result of that id.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = find_result(tx, result)
+    if row is None:
+        raise NotFoundError(f"There is no result {result}; `radnode results list` shows which there are.")
+    return row
+
+
+def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) -> list[ResultRow]:
+    """Return results, newest first, of one patient (a pseudonym) or of all."""
+    query = select(results).order_by(results.c.created.desc(), results.c.result).limit(limit)
+    if patient is not None:
+        query = query.where(results.c.patient == patient)
+    return [ResultRow(**row._mapping) for row in tx.execute(query)]

@@ -1,0 +1,80 @@
+"""The tables of the queue and the index. Nothing in them names a patient: pseudonyms, ids, times and states only."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("instance", String(32), primary_key=True),
+    Column("series", String(32), nullable=False),
+    Column("study", String(32), nullable=False, index=True),
+    Column("patient", String(32), nullable=False, index=True),
+    Column("object_id", LargeBinary(16), nullable=False, unique=True),
+    Column("content", String(64), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("peer", String(16), nullable=False),
+    Column("received", Float, nullable=False),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("result", String(16), primary_key=True),
+    Column("instance", String(32), ForeignKey("instances.instance"), nullable=False, index=True),
+    Column("patient", String(32), nullable=False, index=True),
+    Column("study", String(32), nullable=False, index=True),
+    Column("model", String(64), nullable=False),
+    Column("object_id", LargeBinary(16), nullable=False),
+    Column("report_id", LargeBinary(16), nullable=False),
+    Column("created", Float, nullable=False, index=True),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(8), nullable=False),
+    Column("subject", String(32), nullable=False),  # analyse: instance; deliver: result
+    Column("destination", String(32), nullable=False, server_default=""),
+    Column("state", String(8), nullable=False),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due", Float, nullable=False),
+    Column("owner", String(64)),
+    Column("token", String(32)),
+    Column("expires", Float),
+    Column("error", String(200)),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+    UniqueConstraint("kind", "subject", "destination"),
+    sqlite_autoincrement=True,
+)
+
+# Partial indexes: finished jobs are in neither, so that a queue does not slow down with its history.
+Index(
+    "jobs_ready",
+    jobs.c.kind,
+    jobs.c.destination,
+    jobs.c.priority.desc(),
+    jobs.c.due,
+    jobs.c.job,
+    sqlite_where=text("state = 'ready'"),
+)
+Index("jobs_leased", jobs.c.expires, sqlite_where=text("state = 'leased'"))
+Index("jobs_dead", jobs.c.updated, sqlite_where=text("state = 'dead'"))

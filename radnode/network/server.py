@@ -1,0 +1,135 @@
+"""The listener that the node starts and drains: one TLS port, and a plain port where the configuration asks for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pynetdicom import AE, _config
+
+from radnode.errors import ConfigError, RadnodeError
+from radnode.model import PeerIdentity, Refusal, StoreRequest
+from radnode.network.admission import Admission
+from radnode.network.association import AssociationEvent, Hooks
+from radnode.network.tls import server_context
+from radnode.network.transport import AssociationListener
+
+if TYPE_CHECKING:
+    from radnode.settings import Settings
+
+ABORT_SECONDS = 2.0  # how long aborted associations are given to end
+_POLL_SECONDS = 0.1
+
+
+def silence_pynetdicom() -> None:
+    """Keep pynetdicom from logging at all: its messages quote titles, UIDs, identifiers and exceptions."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    logger = logging.getLogger("pynetdicom")
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.propagate = False
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing about an event."""
+
+
+class Listener:
+    """The Storage and Verification SCP of one process.
+
+    `receive` is called with each data set exactly as received (no File Meta Information) and returns for
+    status 0000 or raises a RadnodeError, whose `status` is sent; after any other exception the status is 0110
+    and `failed` is told the class name, nothing else. `declined` is told of every object that gets a status of
+    failure for a RadnodeError, `refused` of each connection or association that is turned away, once each.
+    All are called from many threads at once.
+
+    Raises:
+        ConfigError: a certificate, key or address cannot be used, or a port is taken.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        receive: Callable[[StoreRequest, bytes], None],
+        refused: Callable[[Refusal], None],
+        observe: Callable[[AssociationEvent], None] = _ignore,
+        failed: Callable[[str], None] = _ignore,
+        declined: Callable[[PeerIdentity, str | None, RadnodeError], None] = _ignore,
+    ) -> None:
+        silence_pynetdicom()
+        self._node = settings.node
+        self._admission = Admission(settings)
+        hooks = Hooks(receive, refused, observe, failed, declined)
+        tls = server_context(settings)
+        self._ae = AE(ae_title=settings.node.ae_title)
+        self._ae.maximum_pdu_size = settings.node.max_pdu
+        self._ae.network_timeout = settings.node.idle_seconds
+        self._ae.maximum_associations = 2**31  # admission counts; pynetdicom would count half-dead ones too
+        self._listeners: list[AssociationListener] = []
+        try:
+            port = settings.node.port
+            self._listeners.append(AssociationListener(self._ae, port, self._node, self._admission, hooks, tls=tls))
+            if settings.node.plain_port:
+                port = settings.node.plain_port
+                self._listeners.append(
+                    AssociationListener(self._ae, port, self._node, self._admission, hooks, tls=None)
+                )
+        except OSError as error:
+            for listener in self._listeners:
+                listener.server_close()
+            raise ConfigError(
+                f"Cannot listen on {self._node.bind_address} port {port}: {error.strerror}; change node.port or stop "
+                "what uses it."
+            ) from error
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def bound_port(self) -> int:
+        """The TLS port that is listened on, also when the settings say 0."""
+        return int(self._listeners[0].server_address[1])
+
+    @property
+    def bound_plain_port(self) -> int | None:
+        """The plain port, or None when there is none."""
+        return int(self._listeners[1].server_address[1]) if len(self._listeners) > 1 else None
+
+    @property
+    def running(self) -> int:
+        """The number of associations that hold a slot."""
+        return self._admission.running
+
+    def start(self) -> None:
+        """Begin to accept; returns at once."""
+        for listener in self._listeners:
+            thread = threading.Thread(
+                target=listener.serve_forever, args=(_POLL_SECONDS,), name="radnode-accept", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def drain(self, deadline_seconds: float) -> None:
+        """Stop accepting, let associations finish, and abort those that run after `deadline_seconds`.
+
+        An object whose `receive` runs at the deadline is kept or not as `receive` decides; its peer sees an
+        A-ABORT in place of a status and will send it again.
+        """
+        for listener in self._listeners:
+            listener.shutdown()
+        for thread in self._threads:
+            thread.join()
+        for listener in self._listeners:
+            listener.server_close()
+            listener.end_waiting()
+        self._wait_until_idle(deadline_seconds)
+        associations = [running for listener in self._listeners for running in listener.active_associations]
+        for association in associations:
+            association.abort(block=False)
+        self._wait_until_idle(ABORT_SECONDS)
+
+    def _wait_until_idle(self, seconds: float) -> None:
+        """Return when no association holds a slot, or after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self.running and time.monotonic() < deadline:
+            time.sleep(0.01)

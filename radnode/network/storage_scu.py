@@ -1,0 +1,251 @@
+"""Verification and Storage SCU: what becomes of an object at its destination, told apart for the outbox."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from radnode.errors import DestinationRefused, DestinationUnavailable
+from radnode.network import wire
+from radnode.network.command_set import MAX_COMMAND_BYTES, NO_DATA_SET, RESPONSE, Command, CommandSet, MalformedCommand
+from radnode.network.command_set import Tag as _Tag
+from radnode.network.command_set import encode as _encode
+from radnode.network.contexts import VERIFICATION, proposed
+from radnode.network.statuses import Verdict, classify
+from radnode.network.tls import matches_host
+from radnode.part10 import read_file_meta
+
+if TYPE_CHECKING:
+    from radnode.settings import DestinationSettings
+
+_IMPLICIT_LITTLE, _EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_WITH_DATA_SET = 0x0001  # anything but 0101, PS3.7 Table E.1-1
+_PERMANENT = 1  # result of A-ASSOCIATE-RJ, PS3.8 Table 9-21
+
+
+class DestinationAssociation:
+    """An association with a destination; a context manager that releases it, or aborts it after an error.
+
+    Raises, here and in every method:
+        DestinationUnavailable: try the same later: no connection, TLS failure, timeout, abort, rejected-transient,
+            out of resources.
+        DestinationRefused: the destination says that the same would fail again: rejected-permanent, presentation
+            context not accepted, a permanent failure status.
+    """
+
+    def __init__(
+        self,
+        destination: DestinationSettings,
+        *,
+        context: ssl.SSLContext | None,
+        calling_ae_title: str,
+        offers: Iterable[tuple[str, str]],
+        timeout_seconds: float,
+    ) -> None:
+        self._name = destination.name
+        contexts = proposed(offers)
+        with self._told_apart():
+            self._wire = wire.Wire.connect(destination.host, destination.port, context, timeout_seconds)
+        try:
+            if context is not None:
+                self._check_host(destination.host)
+            with self._told_apart():
+                self._wire.send(wire.associate_rq(calling_ae_title, destination.ae_title, contexts))
+                accepted, self._max_length = wire.read_associate_ac(self._expect(wire.ASSOCIATE_AC))
+        except BaseException:
+            self._wire.close()
+            raise
+        # each context was proposed with one transfer syntax, so that an accepted ID tells both
+        self._accepted = {
+            (str(item.abstract_syntax), str(item.transfer_syntax[0])): int(item.context_id)
+            for item in contexts
+            if int(item.context_id) in accepted
+        }
+        self._message_id = 0
+
+    def _check_host(self, host: str) -> None:
+        """Hold the certificate, whose chain has verified, to the host that was called."""
+        if not matches_host(self._wire.certificate, host):
+            raise DestinationUnavailable(
+                f"The certificate of the destination {self._name} is not that of its host; correct `host` or renew "
+                "the certificate."
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release, except after an error that leaves the association in doubt; what was stored stays stored."""
+        with contextlib.suppress(OSError, wire.ProtocolError, DestinationUnavailable, DestinationRefused):
+            if error is None or isinstance(error, DestinationRefused):
+                self._wire.send(wire.RELEASE_RQ_PDU)
+                self._expect(wire.RELEASE_RP)
+            else:
+                self._wire.send(wire.ABORT_PDU)
+        self._wire.close()
+
+    def store(self, part10: bytes) -> int:
+        """Send one Part 10 object, its data set byte for byte, and return the status: 0000 or a warning.
+
+        Raises:
+            MalformedDataSet: `part10` is not in the DICOM File Format.
+            DestinationUnavailable, DestinationRefused: as above.
+        """
+        meta = read_file_meta(part10)
+        context_id = self._accepted.get((meta.sop_class_uid, meta.transfer_syntax_uid))
+        if context_id is None:
+            raise DestinationRefused(
+                f"The destination {self._name} does not accept SOP class {meta.sop_class_uid} in transfer syntax "
+                f"{meta.transfer_syntax_uid}; enable it there."
+            )
+        values: dict[_Tag, int | str] = {
+            _Tag.AFFECTED_SOP_CLASS_UID: meta.sop_class_uid,
+            _Tag.AFFECTED_SOP_INSTANCE_UID: meta.sop_instance_uid,
+            _Tag.PRIORITY: 0,  # medium
+            _Tag.COMMAND_DATA_SET_TYPE: _WITH_DATA_SET,
+        }
+        status = self._request(Command.C_STORE, context_id, values, memoryview(part10)[meta.offset :])
+        verdict, meaning = classify(status)
+        if verdict is Verdict.STORED:
+            return status
+        kind = DestinationUnavailable if verdict is Verdict.RETRY else DestinationRefused
+        raise kind(f"The destination {self._name} answered {status:04X} ({meaning}) to C-STORE.")
+
+    def echo(self) -> float:
+        """Send a C-ECHO and return its round trip in milliseconds."""
+        context_id = self._accepted.get((VERIFICATION, _IMPLICIT_LITTLE))
+        context_id = context_id or self._accepted.get((VERIFICATION, _EXPLICIT_LITTLE))
+        if context_id is None:
+            raise DestinationRefused(f"The destination {self._name} does not accept Verification; enable it there.")
+        began = time.perf_counter()
+        values: dict[_Tag, int | str] = {
+            _Tag.AFFECTED_SOP_CLASS_UID: VERIFICATION,
+            _Tag.COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+        }
+        status = self._request(Command.C_ECHO, context_id, values, None)
+        if status != 0:
+            raise DestinationRefused(f"The destination {self._name} answered {status:04X} to C-ECHO.")
+        return (time.perf_counter() - began) * 1000
+
+    def _request(
+        self, command: Command, context_id: int, values: dict[_Tag, int | str], data_set: memoryview | None
+    ) -> int:
+        """Send one request and return the status of its response."""
+        self._message_id = self._message_id % 65535 + 1
+        values |= {_Tag.COMMAND_FIELD: int(command), _Tag.MESSAGE_ID: self._message_id}
+        with self._told_apart():
+            for pdu in wire.p_data(context_id, _encode(values), command=True, max_length=self._max_length):
+                self._wire.send(pdu)
+            if data_set is not None:
+                for pdu in wire.p_data(context_id, data_set, command=False, max_length=self._max_length):
+                    self._wire.send(pdu)
+            response = self._response()
+            if (
+                response.ushort(_Tag.COMMAND_FIELD) != command | RESPONSE
+                or response.ushort(_Tag.MESSAGE_ID_BEING_RESPONDED_TO) != self._message_id
+            ):
+                raise wire.ProtocolError("a response to another request")
+            return response.ushort(_Tag.STATUS)
+
+    def _response(self) -> CommandSet:
+        """Read P-DATA until a command set is complete."""
+        encoded = bytearray()
+        while len(encoded) <= MAX_COMMAND_BYTES:
+            for is_last, fragment in wire.read_p_data(self._expect(wire.P_DATA)):
+                encoded += fragment
+                if is_last:
+                    return CommandSet.parse(bytes(encoded))
+        raise wire.ProtocolError("an endless command set")
+
+    def _expect(self, pdu_type: int) -> bytes:
+        """Return the variable field of the next PDU, which must be of this type."""
+        received, body = self._wire.receive()
+        if received == pdu_type:
+            return body
+        if received == wire.ASSOCIATE_RJ and len(body) == 4:
+            result, source, reason = body[1:]
+            kind = DestinationRefused if result == _PERMANENT else DestinationUnavailable
+            raise kind(
+                f"The destination {self._name} rejected the association ({result}/{source}/{reason}, PS3.8 Table 9-21)."
+            )
+        if received == wire.ABORT and len(body) == 4:
+            raise DestinationUnavailable(
+                f"The destination {self._name} aborted the association ({body[2]}/{body[3]}, PS3.8 Table 9-26)."
+            )
+        raise wire.ProtocolError("an unexpected PDU")
+
+    @contextlib.contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """Turn what the network does into DestinationUnavailable, in words without the peer's text."""
+        try:
+            yield
+        except TimeoutError as error:
+            raise DestinationUnavailable(f"The destination {self._name} did not answer in time.") from error
+        except ssl.SSLCertVerificationError as error:
+            raise DestinationUnavailable(
+                f"The certificate of the destination {self._name} does not verify (OpenSSL error {error.verify_code}); "
+                "check tls.ca and its expiry."
+            ) from error
+        except ssl.SSLError as error:
+            raise DestinationUnavailable(
+                f"TLS with the destination {self._name} failed ({error.reason or 'closed'}); check both certificates."
+            ) from error
+        except OSError as error:
+            raise DestinationUnavailable(
+                f"The destination {self._name} cannot be reached ({type(error).__name__})."
+            ) from error
+        except (wire.ProtocolError, MalformedCommand) as error:
+            raise DestinationUnavailable(f"The destination {self._name} broke the protocol: {error}.") from error
+
+
+def open_destination(
+    destination: DestinationSettings,
+    *,
+    context: ssl.SSLContext | None,
+    calling_ae_title: str,
+    objects: Sequence[bytes],
+    timeout_seconds: float,
+) -> DestinationAssociation:
+    """Return an association that offers what `objects` (Part 10) need; `context` None means without TLS.
+
+    Raises:
+        MalformedDataSet: one of the objects is not in the DICOM File Format.
+        DestinationUnavailable, DestinationRefused: see DestinationAssociation.
+    """
+    metas = [read_file_meta(part10) for part10 in objects]
+    return DestinationAssociation(
+        destination,
+        context=context,
+        calling_ae_title=calling_ae_title,
+        offers=[(meta.sop_class_uid, meta.transfer_syntax_uid) for meta in metas],
+        timeout_seconds=timeout_seconds,
+    )
+
+
+def echo(
+    destination: DestinationSettings,
+    *,
+    context: ssl.SSLContext | None,
+    calling_ae_title: str,
+    timeout_seconds: float,
+) -> float:
+    """Associate, send one C-ECHO, release, and return the round trip of the C-ECHO in milliseconds.
+
+    Raises:
+        DestinationUnavailable, DestinationRefused: see DestinationAssociation.
+    """
+    offers = [(VERIFICATION, _IMPLICIT_LITTLE), (VERIFICATION, _EXPLICIT_LITTLE)]
+    with DestinationAssociation(
+        destination,
+        context=context,
+        calling_ae_title=calling_ae_title,
+        offers=offers,
+        timeout_seconds=timeout_seconds,
+    ) as association:
+        return association.echo()

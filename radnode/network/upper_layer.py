@@ -1,0 +1,252 @@
+"""pynetdicom's upper layer (PS3.8 chapter 9), held to deadlines and lengths.
+
+Stock pynetdicom waits for ever for the rest of a PDU, allocates what a PDU claims to be, does not enforce the
+announced maximum, and raises in its reactor thread on some malformed requests. Here every PDU is bounded
+before it is read and checked before the state machine sees it. The fast lane for C-STORE will be another
+subclass of `UpperLayer`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ, P_DATA_TF
+from pynetdicom.pdu_primitives import A_P_ABORT
+from pynetdicom.transport import AssociationSocket
+
+from radnode.network import screen
+
+if TYPE_CHECKING:
+    from radnode.network.association import AcceptedAssociation
+
+MAX_REQUEST_BYTES = 2**19  # 128 contexts with every transfer syntax there is take under 256 KB
+MAX_CONTROL_BYTES = 4096  # release and abort are 4 bytes long
+LINGER_SECONDS = 1.0  # how long a peer that broke the protocol may keep sending before the socket is closed
+
+_HEADER = struct.Struct(">BxL")
+_ASSOCIATE_RQ, _P_DATA, _ABORT = 0x01, 0x04, 0x07
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+# A-ABORT source and reasons of the service provider, PS3.8 Table 9-26
+_PROVIDER = 2
+_NOT_SPECIFIED, _UNRECOGNIZED_PDU, _UNEXPECTED_PDU, _INVALID_PARAMETER = 0, 1, 2, 6
+
+
+class DeadlineSocket(AssociationSocket):
+    """A connected socket whose every wait ends."""
+
+    def __init__(self, assoc: AcceptedAssociation, connection: socket.socket, send_seconds: float) -> None:
+        super().__init__(assoc, client_socket=connection)
+        self._send_seconds = send_seconds
+
+    @property
+    def ready(self) -> bool:
+        """Say whether data can be read; poll() because select() fails from descriptor 1024 on."""
+        connection = self.socket
+        if connection is None or not self._is_connected:
+            return False
+        if getattr(connection, "pending", int)():
+            return True
+        poll = select.poll()
+        try:
+            poll.register(connection, select.POLLIN)
+        except ValueError:
+            self.event_queue.put("Evt17")
+            return False
+        return bool(poll.poll(0))
+
+    def read(self, count: int, deadline: float) -> bytes:
+        """Return exactly `count` bytes, or fewer when the peer closed; `deadline` is on time.monotonic().
+
+        Raises:
+            TimeoutError: the deadline passed.
+            OSError: the connection broke.
+        """
+        connection = self.socket
+        buffer = bytearray(count)
+        view, done = memoryview(buffer), 0
+        while connection is not None and done < count:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            connection.settimeout(left)
+            if _QUICKACK is not None:  # senders with Nagle on wait for this acknowledgement
+                connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            received = connection.recv_into(view[done:])
+            if not received:
+                break
+            done += received
+        return bytes(view[:done])
+
+    def send(self, bytestream: bytes) -> None:
+        """Send everything within `send_seconds`; otherwise the connection counts as closed (Evt17)."""
+        connection = self.socket
+        if connection is None:
+            return
+        try:
+            connection.settimeout(self._send_seconds)
+            connection.sendall(bytestream)
+        except OSError:
+            self.event_queue.put("Evt17")
+
+    def _shutdown_socket(self) -> None:
+        """Close also when the peer was first; stock pynetdicom then leaves the descriptor to the garbage collector."""
+        connection = self.socket
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def linger(self) -> None:
+        """Let the peer read what was sent to it: closing with unread data would reset the connection."""
+        connection, deadline = self.socket, time.monotonic() + LINGER_SECONDS
+        try:
+            if connection is not None:
+                connection.settimeout(LINGER_SECONDS)
+                connection.shutdown(socket.SHUT_WR)
+                while time.monotonic() < deadline and connection.recv(65536):
+                    pass
+        except OSError:
+            pass  # gone already, which is what closing was for
+
+
+class UpperLayer(DULServiceProvider):
+    """The upper layer of one accepted association; `refuse` of the association is told what it refuses."""
+
+    def __init__(self, assoc: AcceptedAssociation, max_pdu: int, request_seconds: float, idle_seconds: float) -> None:
+        super().__init__(assoc)
+        self.daemon = True
+        self.claimed_titles = (b"", b"")
+        self._association = assoc
+        self._max_pdu = max_pdu
+        self._idle_seconds = idle_seconds
+        self._request_deadline = time.monotonic() + request_seconds
+        self._broken = False
+        self._abort_reason = _UNEXPECTED_PDU
+
+    def run_reactor(self) -> None:
+        """Run until the connection ends; no exception leaves the thread, which would print its text."""
+        try:
+            super().run_reactor()
+        except Exception as error:  # noqa: BLE001 - boundary of a thread; only the class name may leave it
+            self._association.failed(type(error).__name__)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """Leave no socket open and no association thread waiting for a request that cannot come."""
+        self.state_machine.current_state = "Sta1"
+        if self.socket is not None and self.socket.socket is not None:
+            self.socket.close()
+        self.to_user_queue.put(A_P_ABORT())
+
+    def restart_idle_timer(self) -> None:
+        """Begin the idle time anew; serving a message is not idleness."""
+        self._idle_timer.restart()
+
+    def violation(self, rule: str, advice: str, reason: int = _INVALID_PARAMETER) -> None:
+        """Let the state machine abort: A-ABORT 0/0 before the association, 2/`reason` within it (Evt19)."""
+        if not self._broken:
+            self._broken = True
+            self._abort_reason = reason
+            self._association.refuse(rule, advice)
+        self.event_queue.put("Evt19")
+
+    def _send(self, pdu: Any) -> None:
+        """Report an abort that is the provider's, and give that of AA-8 the reason stock pynetdicom leaves out."""
+        if isinstance(pdu, A_ABORT_RQ) and (pdu.source == _PROVIDER or self.state_machine.current_state == "Sta2"):
+            self._association.refuse("pdu_unexpected", "The peer sent a PDU that PS3.8 Table 9-10 has no place for.")
+            if pdu.source == _PROVIDER and pdu.reason_diagnostic == _NOT_SPECIFIED:
+                pdu.reason_diagnostic = self._abort_reason
+        super()._send(pdu)
+
+    def _is_transport_event(self) -> bool:
+        """Read the next PDU, but not while a message is being served: the sender then waits in TCP."""
+        if self.state_machine.current_state == "Sta6" and self._association.messages.busy:
+            return False
+        if self.state_machine.current_state == "Sta13" and self._broken and self.socket is not None:
+            self.socket.linger()
+            self.socket.close()
+            return True
+        return bool(super()._is_transport_event())
+
+    def _read_pdu_data(self) -> None:
+        """Read one PDU, bounded in length and time, and queue its event."""
+        deadline = self._deadline()
+        try:
+            header = self.socket.read(_HEADER.size, deadline)
+            if len(header) < _HEADER.size:
+                self.event_queue.put("Evt17")
+                return
+            pdu_type, length = _HEADER.unpack(header)
+            if not _ASSOCIATE_RQ <= pdu_type <= _ABORT:
+                self.violation("pdu_unrecognized", "The peer does not speak DICOM.", _UNRECOGNIZED_PDU)
+                return
+            if length > self._limit(pdu_type):
+                self.violation("pdu_too_long", "The peer must keep to the maximum length that was announced to it.")
+                return
+            body = self.socket.read(length, deadline)
+        except TimeoutError:
+            self.violation("pdu_timeout", "The peer stopped within a PDU; check the network.", _NOT_SPECIFIED)
+            return
+        except OSError:
+            self.event_queue.put("Evt17")
+            return
+        if len(body) < length:
+            self.event_queue.put("Evt17")
+            return
+        try:
+            pdu, event = self._decode_pdu(bytearray(header + body))
+        except Exception:  # noqa: BLE001 - pynetdicom's decoders raise whatever the bytes make them raise
+            self.violation("pdu_malformed", "The peer sent a PDU that breaks PS3.8 section 9.3.")
+            return
+        self._recv_pdu.put(pdu)
+        self.event_queue.put(event)
+
+    def _deadline(self) -> float:
+        """Return when the PDU that begins now must be complete, on time.monotonic()."""
+        state = self.state_machine.current_state
+        if state in {"Sta1", "Sta2"}:  # the first bytes are read before Evt5 has been acted on
+            return self._request_deadline
+        return time.monotonic() + (LINGER_SECONDS if state == "Sta13" else self._idle_seconds)
+
+    def _limit(self, pdu_type: int) -> int:
+        """Return the longest variable field a PDU of this type may have (PS3.8 Annex D.1.1)."""
+        return {_ASSOCIATE_RQ: MAX_REQUEST_BYTES, _P_DATA: self._max_pdu}.get(pdu_type, MAX_CONTROL_BYTES)
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
+        """Decode, and check what the state machine would otherwise stumble over."""
+        if bytestream[0] == _ASSOCIATE_RQ:
+            self._screen_request(bytestream)
+        pdu, event = super()._decode_pdu(bytestream)
+        if isinstance(pdu, P_DATA_TF):
+            self._check_values(pdu)
+        else:
+            pdu.to_primitive()
+        if isinstance(pdu, A_ASSOCIATE_RQ):
+            identifiers = [item.presentation_context_id for item in pdu.presentation_context]
+            if len(set(identifiers)) < len(identifiers) or any(identifier % 2 == 0 for identifier in identifiers):
+                raise ValueError
+        return pdu, event
+
+    def _screen_request(self, request: bytearray) -> None:
+        """Set the titles aside as they came, and make pynetdicom able to decode the rest."""
+        self.claimed_titles = screen.titles(request)
+        if not screen.supports_version_1(request):
+            self._association.refuse("protocol_version_unsupported", "The peer must speak protocol version 1.")
+        screen.make_decodable(request)
+
+    def _check_values(self, pdu: Any) -> None:
+        """Raise ValueError for a PDV without control header, of a context not accepted, or none at all."""
+        values = pdu.presentation_data_value_items
+        accepted = self._association.accepted_identifiers
+        if not values or any(
+            not value.presentation_data_value or value.presentation_context_id not in accepted for value in values
+        ):
+            raise ValueError

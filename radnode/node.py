@@ -1,0 +1,209 @@
+"""The composition root: settings -> parts -> roles. The only module that knows every adapter.
+
+Each role is a function that runs in a process of its own until `stop` is set. `torch` is imported by the worker alone,
+`pynetdicom` by intake, deliver and the SCU commands, `highdicom` where reports are built.
+"""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydicom.dataset import Dataset
+from sqlalchemy import Engine
+
+import radnode
+from radnode.audit import events
+from radnode.audit import log as audit_log
+from radnode.audit.checkpoint import Signer
+from radnode.audit.events import Actor, AuditRecord, Event
+from radnode.audit.log import AuditLog
+from radnode.audit.sequencer import Sequencer
+from radnode.errors import ConfigError, KeyUnavailable
+from radnode.intake import Intake
+from radnode.jobs import schema
+from radnode.jobs.database import create_tables, open_database, transaction
+from radnode.jobs.queue import Queue
+from radnode.jobs.wake import Bell
+from radnode.model import Analysis
+from radnode.observe import logger
+from radnode.results import Report, Results
+from radnode.rules import Rules
+from radnode.settings import DestinationSettings, Settings
+from radnode.storage import keys
+from radnode.storage.keys import FileKeyProvider, StudyKeys, read_key
+from radnode.storage.objects import FileObjectStore
+from radnode.storage.pseudonyms import Pseudonyms
+from radnode.storage.vault import Vault
+
+if TYPE_CHECKING:
+    from radnode.detect.analyser import Analyser
+    from radnode.network.storage_scu import DestinationAssociation
+
+ORIGIN = "radnode/audit"
+COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+
+class Node:
+    """The parts of one node, each made at its first use and shared after."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The database, its tables made where they are missing."""
+        if not self.settings.data_dir.is_dir():
+            raise ConfigError(f"There is no folder {self.settings.data_dir}; make a node with `radnode init`.")
+        engine = open_database(self.database_path)
+        create_tables(engine, schema.metadata, keys.metadata, audit_log.metadata)
+        return engine
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return self.settings.data_dir / "node.db"
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where the trail and its checkpoints are."""
+        return self.settings.data_dir / "audit"
+
+    @property
+    def key_folder(self) -> Path:
+        """Where the keys are."""
+        return self.settings.path(self.settings.keys.directory)
+
+    @cached_property
+    def bell(self) -> Bell:
+        """Wakes the other processes of the node."""
+        return Bell(self.settings.data_dir / "run")
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The jobs."""
+        return Queue(self.engine)
+
+    @cached_property
+    def pseudonyms(self) -> Pseudonyms:
+        """How this node names patients."""
+        return Pseudonyms(read_key(self.key_folder / "pseudonym.key"))
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """Writes audit records into open transactions."""
+        return AuditLog(read_key(self.key_folder / "audit.key"))
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Sealed objects."""
+        study_keys = StudyKeys(self.engine, FileKeyProvider(self.key_folder))
+        return Vault(study_keys, FileObjectStore(self.settings.data_dir / "objects"))
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The compiled rules."""
+        return Rules(self.settings.rules)
+
+    @cached_property
+    def intake(self) -> Intake:
+        """Keeps what arrives."""
+        return Intake(
+            engine=self.engine,
+            queue=self.queue,
+            vault=self.vault,
+            audit=self.audit,
+            pseudonyms=self.pseudonyms,
+            wake=self.bell.ring,
+            max_object_bytes=self.settings.node.max_object_bytes,
+        )
+
+    @cached_property
+    def results(self) -> Results:
+        """Keeps what was found."""
+        return Results(
+            engine=self.engine,
+            queue=self.queue,
+            vault=self.vault,
+            audit=self.audit,
+            pseudonyms=self.pseudonyms,
+            wake=self.bell.ring,
+        )
+
+    def actor(self) -> Actor:
+        """The node itself, acting as the operating-system user it runs as."""
+        return Actor(ae=self.settings.node.ae_title, user=getpass.getuser())
+
+    def record(self, event: Event, actor: Actor, **detail: str | int) -> None:
+        """Audit one event that stands for itself, in a transaction of its own."""
+        with transaction(self.engine) as tx:
+            self.audit.record(tx, AuditRecord(event, actor, detail=detail))
+        self.bell.ring("sequencer")
+
+    def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
+        """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
+        from radnode.report.sr import build_report, encode_report  # noqa: PLC0415 (highdicom takes a second to import)
+
+        report = build_report(
+            [header],
+            analysis,
+            accepted_at=datetime.fromtimestamp(received, UTC).astimezone(),
+            content_qualification=self.settings.report.content_qualification,
+            software_version=radnode.__version__,
+            station_name=self.settings.node.ae_title,
+        )
+        return Report(str(report.SOPInstanceUID), encode_report(report))
+
+    def warm_reports(self) -> None:
+        """Import what builds reports, so that the first one need not wait for it."""
+        import radnode.report.sr  # noqa: F401, PLC0415
+
+    def analyser(self) -> Analyser:
+        """Make the detectors; they load at their first use."""
+        from radnode.detect.analyser import Analyser  # noqa: PLC0415 (only the worker may need torch)
+        from radnode.detect.decoding import DecoderChild  # noqa: PLC0415
+
+        detect = self.settings.detect
+        return Analyser(
+            self.settings.path(detect.models),
+            DecoderChild(detect.decode_seconds),
+            device=detect.device,
+            threads=detect.threads,
+            refused=self._model_refused,
+        )
+
+    def _model_refused(self, name: str, sentence: str) -> None:
+        logger().error("model_refused", model=name, message=sentence)
+        self.record(events.MODEL_REFUSED, self.actor(), reason=name)
+
+    def connect(self, destination: DestinationSettings) -> DestinationAssociation:
+        """Open an association that carries reports to a destination."""
+        from radnode.network.storage_scu import DestinationAssociation  # noqa: PLC0415
+        from radnode.network.tls import client_context  # noqa: PLC0415
+
+        return DestinationAssociation(
+            destination,
+            context=client_context(self.settings) if destination.tls else None,
+            calling_ae_title=self.settings.node.ae_title,
+            offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN)],
+            timeout_seconds=self.settings.deliver.timeout_seconds,
+        )
+
+    def sequencer(self) -> Sequencer:
+        """Make the sequencer; it works once it has acquired the trail's lock."""
+        path = self.key_folder / "audit-sign.key"
+        try:
+            signer = Signer.from_string(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise KeyUnavailable(f"The key file {path} cannot be read; restore it from its backup.") from error
+        return Sequencer(self.engine, self.audit_folder, signer, ORIGIN, self.settings.audit.checkpoint_seconds)
+
+    def settle_trail(self) -> None:
+        """Bring the trail up to date where no node is running that would; used by commands that add entries."""
+        sequencer = self.sequencer()
+        if sequencer.acquire(blocking=False):
+            sequencer.close()

@@ -1,0 +1,61 @@
+"""One role as a process: `python -m radnode.process ROLE CONFIG`, started by the supervisor.
+
+Standard input is a pipe that only the supervisor holds open: its end means the supervisor is gone, however it died,
+and the role stops too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from radnode.errors import RadnodeError
+from radnode.node import Node
+from radnode.observe import configure, describe
+from radnode.roles import ROLES
+from radnode.settings import load_settings
+
+GRACE_SECONDS = 5.0  # beyond the drain deadline, before a role that does not end is ended
+
+
+def main(arguments: list[str]) -> int:
+    """Run one role until SIGTERM or until the supervisor is gone; return the exit code."""
+    role, config = arguments
+    os.umask(0o077)
+    log = configure(role)
+    stop = threading.Event()
+    try:
+        settings = load_settings(Path(config))
+        node = Node(settings)
+
+        def end(*_: object) -> None:
+            stop.set()
+            node.bell.ring(role)
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+        deadline = settings.node.drain_seconds + GRACE_SECONDS
+        threading.Thread(target=_follow_supervisor, args=(end, deadline), daemon=True).start()
+        ROLES[role](node, stop)
+    except RadnodeError as error:
+        log.critical("role_failed", **describe(error))
+        return error.exit_code
+    log.info("stopped")
+    return 0
+
+
+def _follow_supervisor(end: Callable[[], None], deadline: float) -> None:
+    """Wait for the end of standard input, then stop, and do not outlive the deadline."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    end()
+    threading.Event().wait(deadline)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

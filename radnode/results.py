@@ -1,0 +1,217 @@
+"""Results: what was said about an instance, sealed, committed in one transaction, and read back under audit.
+
+A result is two sealed objects, the findings (JSON) and the report (DICOM), and one row that names them. The row, the
+delivery jobs and the audit entries are one commit; so is the end of the job that asked for the analysis.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from radnode.audit import events
+from radnode.audit.events import Actor, AuditOutcome, AuditRecord
+from radnode.audit.log import AuditLog
+from radnode.jobs.database import reading, transaction
+from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
+from radnode.jobs.queue import Queue
+from radnode.model import Analysis, Code, Finding, JobKind, Outcome, Region
+from radnode.storage.pseudonyms import Pseudonyms
+from radnode.storage.sealing import Kind
+from radnode.storage.vault import Vault
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An encoded structured report (Part 10) and its SOP Instance UID."""
+
+    SOPInstanceUID: str
+    part10: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A result whose objects are durable and whose commit is still to come."""
+
+    row: ResultRow
+    analysis: Analysis
+    report: str  # pseudonym of the report's SOP instance
+    identity: dict[str, str]
+
+
+class Results:
+    """The results of one node."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        queue: Queue,
+        vault: Vault,
+        audit: AuditLog,
+        pseudonyms: Pseudonyms,
+        wake: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._vault = vault
+        self._audit = audit
+        self._pseudonyms = pseudonyms
+        self._wake = wake
+        self._clock = clock
+
+    def prepare(
+        self, instance: InstanceRow, source: Mapping[str, str], analysis: Analysis, report: Report
+    ) -> Prepared | None:
+        """Seal one result and make it durable; None when the same result is stored already.
+
+        `source` holds PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID as received.
+        """
+        identifier = self._pseudonyms.result(instance.instance, report.SOPInstanceUID)
+        with reading(self._engine) as tx:
+            if find_result(tx, identifier) is not None:
+                return None
+        created = self._clock()
+        document = {"id": identifier, "created": created, **_analysis(analysis)}
+        document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+        document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
+        row = ResultRow(
+            result=identifier,
+            instance=instance.instance,
+            patient=instance.patient,
+            study=instance.study,
+            model=f"{analysis.model.name} {analysis.model.version}",
+            object_id=self._vault.put(instance.study, Kind.RESULT, json.dumps(document).encode()),
+            report_id=self._vault.put(instance.study, Kind.REPORT, report.part10),
+            created=created,
+        )
+        return Prepared(row, analysis, self._pseudonyms.instance(report.SOPInstanceUID), dict(source))
+
+    def commit(self, tx: Connection, prepared: Sequence[Prepared], destinations: Sequence[str], actor: Actor) -> None:
+        """Add results, their delivery jobs and their audit entries to the caller's transaction."""
+        for result in prepared:
+            add_result(tx, result.row)
+            for destination in destinations:
+                self._queue.add(tx, JobKind.DELIVER, result.row.result, destination)
+            failed = result.analysis.outcome is Outcome.FAILED
+            detail: dict[str, str | int] = {"result": result.row.result, "outcome": result.analysis.outcome.value}
+            if result.analysis.reason is not None:
+                detail["reason"] = result.analysis.reason.value
+            common: dict[str, Any] = {"patient": result.row.patient, "study": result.row.study}
+            common |= {"instance": result.row.instance, "model": result.row.model, "identity": result.identity}
+            outcome = AuditOutcome.SERIOUS if failed else AuditOutcome.SUCCESS
+            analysed = AuditRecord(events.IMAGE_ANALYSED, actor, outcome=outcome, detail=detail, **common)
+            created = AuditRecord(
+                events.REPORT_CREATED, actor, detail={"result": result.row.result, "report": result.report}, **common
+            )
+            self._audit.record(tx, analysed)
+            self._audit.record(tx, created)
+
+    def announce(self) -> None:
+        """Wake whoever has work after a commit."""
+        self._wake("deliver")
+        self._wake("sequencer")
+
+    def listing(self, actor: Actor, patient: str | None = None, limit: int = 1000) -> list[Document]:
+        """Return results, newest first, of one patient (a pseudonym) or of all; each one read is audited."""
+        with reading(self._engine) as tx:
+            rows = list_results(tx, patient, limit)
+        return self._read(rows, actor, "list")
+
+    def show(self, result: str, actor: Actor) -> Document:
+        """Return one result; the reading is audited.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        with reading(self._engine) as tx:
+            row = get_result(tx, result)
+        return self._read([row], actor, "show")[0]
+
+    def export(self, result: str, actor: Actor) -> bytes:
+        """Return the report of a result as a DICOM file; the export is audited.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        with reading(self._engine) as tx:
+            row = get_result(tx, result)
+        report = self._vault.get(row.report_id)
+        self._record([row], events.RESULT_EXPORTED, actor, {"format": "sr"})
+        return report
+
+    def _read(self, rows: Sequence[ResultRow], actor: Actor, command: str) -> list[Document]:
+        documents = [self._document(row) for row in rows]
+        self._record(rows, events.RESULT_READ, actor, {"command": command})
+        return documents
+
+    def _document(self, row: ResultRow) -> Document:
+        document: Document = json.loads(self._vault.get(row.object_id))
+        with reading(self._engine) as tx:
+            deliveries = self._queue.of_subject(tx, JobKind.DELIVER, row.result)
+        document["delivered"] = [
+            {"destination": job.destination, "state": "delivered" if job.state == "done" else job.state.value}
+            for job in deliveries
+        ]
+        return document
+
+    def _record(
+        self, rows: Sequence[ResultRow], event: events.Event, actor: Actor, detail: Mapping[str, str | int]
+    ) -> None:
+        with transaction(self._engine) as tx:
+            for row in rows:
+                record = AuditRecord(
+                    event,
+                    actor,
+                    patient=row.patient,
+                    study=row.study,
+                    instance=row.instance,
+                    model=row.model,
+                    detail={**detail, "result": row.result},
+                )
+                self._audit.record(tx, record)
+        self._wake("sequencer")
+
+
+def _analysis(analysis: Analysis) -> Document:
+    """Return an analysis as the document that `results show --json` prints."""
+    model = analysis.model
+    return {
+        "outcome": analysis.outcome.value,
+        "reason": None if analysis.reason is None else analysis.reason.value,
+        "score": analysis.score,
+        "peak": None if analysis.peak is None else list(analysis.peak),
+        "findings": [_finding(finding) for finding in analysis.findings],
+        "model": {"name": model.name, "version": model.version, "device_uid": model.device_uid},
+    }
+
+
+def _finding(finding: Finding) -> Document:
+    return {
+        "code": finding.code.value,
+        "scheme": finding.code.scheme,
+        "meaning": finding.code.meaning,
+        "score": finding.score,
+        "site": _code(finding.site),
+        "laterality": _code(finding.laterality),
+        "region": _region(finding.region),
+        "diameter_mm": finding.diameter_mm,
+    }
+
+
+def _code(code: Code | None) -> Document | None:
+    return None if code is None else {"code": code.value, "scheme": code.scheme, "meaning": code.meaning}
+
+
+def _region(region: Region | None) -> Document | None:
+    if region is None:
+        return None
+    return {"kind": region.kind, "points": [list(point) for point in region.points], "frame": region.frame}

@@ -1,0 +1,193 @@
+"""The roles of a node: what each of its processes does until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from radnode.audit import events
+from radnode.audit.events import Actor
+from radnode.errors import RadnodeError
+from radnode.jobs.wake import Sleeper
+from radnode.model import JobKind, PeerIdentity, Refusal, StoreRequest
+from radnode.observe import describe, logger
+
+if TYPE_CHECKING:
+    from radnode.network.association import AssociationEvent
+    from radnode.node import Node
+
+Role = Callable[["Node", threading.Event], None]
+PATIENCE_SECONDS = 2.0  # how long a role sleeps when nobody rings
+STANDBY_SECONDS = 0.5  # how often a second sequencer asks for the lock
+PAUSE_SECONDS = 1.0  # after trouble of this node's own (database, disk)
+
+
+def intake(node: Node, stop: threading.Event) -> None:
+    """Listen, and keep what peers send."""
+    from radnode.network.server import Listener  # noqa: PLC0415 (only this role listens)
+
+    log = logger()
+
+    def receive(request: StoreRequest, data_set: bytes) -> None:
+        started = time.monotonic()
+        receipt = node.intake.receive(request, data_set)
+        log.info(
+            "image_known" if receipt.known else "image_received",
+            ae=request.peer.ae_title,
+            patient=receipt.patient,
+            study=receipt.study,
+            instance=receipt.instance,
+            bytes=len(data_set),
+            status="0000",
+            duration_ms=round((time.monotonic() - started) * 1000, 1),
+        )
+
+    def declined(peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
+        log.warning(
+            "image_refused",
+            ae=peer.ae_title,
+            address=peer.address,
+            instance=SOPInstanceUID and node.pseudonyms.instance(SOPInstanceUID),
+            status=f"{error.status:04X}",
+            error=type(error).__name__,
+            message=str(error),
+        )
+
+    def refused(refusal: Refusal) -> None:
+        log.warning(
+            "peer_refused",
+            ae=refusal.ae_title,
+            address=refusal.address,
+            certificate=refusal.certificate,
+            rule=refusal.rule,
+            advice=refusal.advice,
+        )
+        actor = Actor(ae=refusal.ae_title, certificate=refusal.certificate, address=refusal.address)
+        try:
+            node.record(events.PEER_REFUSED, actor, rule=refusal.rule)
+        except RadnodeError as error:
+            log.error("audit_failed", **describe(error))
+
+    def observe(event: AssociationEvent) -> None:
+        log.info(
+            f"association_{event.event}",
+            ae=event.peer.ae_title,
+            address=event.peer.address,
+            association=event.association,
+            count=event.stored,
+            bytes=event.data_set_bytes,
+        )
+
+    def failed(name: str) -> None:
+        log.error("image_refused", error=name, status="0110")
+
+    _ = node.vault, node.audit, node.pseudonyms  # keys that are missing stop the node before it listens
+    listener = Listener(node.settings, receive, refused, observe, failed, declined)
+    listener.start()
+    log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title)
+    stop.wait()
+    log.info("draining", count=listener.running)
+    listener.drain(node.settings.node.drain_seconds)
+
+
+def worker(node: Node, stop: threading.Event) -> None:
+    """Analyse what was received."""
+    from radnode.detect.worker import Worker  # noqa: PLC0415 (the one role that imports torch)
+
+    analyser = node.analyser()
+    analyser.start()
+    node.warm_reports()
+    for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
+        loaded = analyser.load(name)
+        if loaded is not None:
+            logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
+    work = Worker(
+        engine=node.engine,
+        queue=node.queue,
+        vault=node.vault,
+        results=node.results,
+        rules=node.rules,
+        analyser=analyser,
+        compose=node.compose,
+        settings=node.settings.detect,
+        actor=node.actor(),
+        owner=owner("worker"),
+        log=logger(),
+    )
+    with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
+        logger().info("ready")
+        while not stop.is_set():
+            if not _steadily(work.step):
+                due = node.queue.next_due(JobKind.ANALYSE)
+                sleeper.sleep(PATIENCE_SECONDS if due is None else min(PATIENCE_SECONDS, due - time.time()))
+
+
+def deliver(node: Node, stop: threading.Event) -> None:
+    """Bring reports to their destinations."""
+    from radnode.deliver.outbox import Courier  # noqa: PLC0415 (kept beside the other roles' imports)
+
+    couriers = [
+        Courier(
+            destination,
+            engine=node.engine,
+            queue=node.queue,
+            vault=node.vault,
+            audit=node.audit,
+            connect=node.connect,
+            wake=node.bell.ring,
+            settings=node.settings.deliver,
+            actor=node.actor(),
+            owner=owner("deliver"),
+            log=logger(),
+        )
+        for destination in node.settings.destinations
+    ]
+    threads = [threading.Thread(target=courier.run, args=(stop,), daemon=True) for courier in couriers]
+    for thread in threads:
+        thread.start()
+    with Sleeper(node.settings.data_dir / "run", "deliver") as sleeper:
+        logger().info("ready", count=len(couriers))
+        while not stop.is_set():
+            if sleeper.sleep(PATIENCE_SECONDS):
+                for courier in couriers:
+                    courier.ring()
+    for courier in couriers:
+        courier.ring()
+    for thread in threads:
+        thread.join(node.settings.node.drain_seconds)
+
+
+def sequencer(node: Node, stop: threading.Event) -> None:
+    """Turn audit rows into the trail; stand by while another process does."""
+    trail = node.sequencer()
+    while not trail.acquire(blocking=False):
+        if stop.wait(STANDBY_SECONDS):
+            return
+    with Sleeper(node.settings.data_dir / "run", "sequencer") as sleeper:
+        node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
+        logger().info("ready", count=trail.size)
+        trail.run(stop, sleeper.sleep)
+        node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
+        trail.close()
+
+
+ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deliver, "sequencer": sequencer}
+
+
+def owner(role: str) -> str:
+    """Name this process in its leases; the supervisor gives back what a dead one held."""
+    return f"{role}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def _steadily(step: Callable[[], int]) -> int:
+    """Run one step; trouble of this node's own is logged and slept on, never fatal."""
+    try:
+        return step()
+    except RadnodeError as error:
+        logger().error("step_failed", **describe(error))
+        time.sleep(PAUSE_SECONDS)
+        return 0

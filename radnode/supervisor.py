@@ -1,0 +1,173 @@
+"""`radnode serve`: starts the roles as processes, restarts what dies, drains them on SIGTERM, and dies with them.
+
+At its start it repairs what a crash left: leases of dead processes and half-written objects. It holds no connection to
+a peer and imports neither pynetdicom nor torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import radnode
+from radnode.audit import events
+from radnode.errors import ConfigError
+from radnode.node import Node
+from radnode.observe import configure
+
+# The order in which they stop: who brings work before who does it, the trail after all that is recorded in it.
+ORDER = ("intake", "worker", "deliver", "sequencer")
+CONFIG_EXIT = ConfigError.exit_code
+POLL_SECONDS = 0.2
+MAX_BACKOFF_SECONDS = 30.0
+STEADY_SECONDS = 60.0  # a role that ran this long starts again at once
+GRACE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.monotonic)
+
+
+class Supervisor:
+    """The processes of one node."""
+
+    def __init__(self, config: Path, node: Node, roles: Sequence[str]) -> None:
+        self._config = config.resolve()
+        self._node = node
+        self._roles = [role for role in ORDER if role in roles or role == "sequencer"]
+        self._children: dict[str, _Child] = {}
+        self._restart_at: dict[str, float] = {}
+        self._backoff: dict[str, float] = {}
+        self._locks: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._log = configure("supervisor")
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; return the exit code.
+
+        Raises:
+            ConfigError: another supervisor runs one of these roles on the same data folder.
+        """
+        self._lock_roles()
+        self._repair()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: self._stop.set())
+        self._node.record(events.NODE_STARTED, self._node.actor(), version=radnode.__version__, pid=os.getpid())
+        for role in reversed(self._roles):
+            self._start(role)
+        code = self._watch()
+        self._drain()
+        return code
+
+    def _lock_roles(self) -> None:
+        """Take each role's lock; a role's process holds it too, so that it outlives a supervisor that was killed."""
+        folder = self._node.settings.data_dir / "run"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for role in self._roles:
+            if role == "sequencer":
+                continue  # several stand by; the trail's own lock decides
+            lock = os.open(folder / f"{role}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            deadline = time.monotonic() + self._node.settings.node.drain_seconds + 2 * GRACE_SECONDS
+            while not _locked(lock):
+                if _alive(lock) or time.monotonic() > deadline:
+                    raise ConfigError(f"A node already runs the role {role} on {folder.parent}; stop it first.")
+                time.sleep(POLL_SECONDS)
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            self._locks[role] = lock
+
+    def _repair(self) -> None:
+        """Give back the leases of processes that can no longer live, and remove half-written objects."""
+        leases = sum(self._node.queue.release(role) for role in self._roles)
+        leftovers = 0
+        if "intake" in self._roles and "worker" in self._roles:
+            leftovers = self._node.vault.sweep()
+            for socket in (self._node.settings.data_dir / "run").glob("*.sock"):
+                socket.unlink()
+        self._log.info("started", pid=os.getpid(), version=radnode.__version__)
+        if leases or leftovers:
+            self._log.warning("repaired", job=leases, count=leftovers)
+
+    def _start(self, role: str) -> None:
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # spinning threads starve a listener beside them
+        process = subprocess.Popen(  # noqa: S603 (our own module)
+            [sys.executable, "-m", "radnode.process", role, str(self._config)],
+            stdin=subprocess.PIPE,
+            env=environment,
+            pass_fds=[self._locks[role]] if role in self._locks else [],
+        )
+        self._children[role] = _Child(role, process)
+
+    def _watch(self) -> int:
+        """Restart what dies until told to stop; a role that cannot use its configuration ends the node."""
+        while not self._stop.wait(POLL_SECONDS):
+            for child in list(self._children.values()):
+                code = child.process.poll()
+                if code is None:
+                    continue
+                if code == CONFIG_EXIT:
+                    return code
+                self._bury(child, code)
+            for role in [role for role, due in self._restart_at.items() if time.monotonic() >= due]:
+                del self._restart_at[role]
+                self._start(role)
+        return 0
+
+    def _bury(self, child: _Child, code: int) -> None:
+        """Give back what a dead process held and plan its successor."""
+        del self._children[child.role]
+        _close(child.process)
+        steady = time.monotonic() - child.started > STEADY_SECONDS
+        backoff = 0.0 if steady else self._backoff.get(child.role, 0.0)
+        self._backoff[child.role] = min(MAX_BACKOFF_SECONDS, max(0.5, 2 * backoff))
+        self._restart_at[child.role] = time.monotonic() + backoff
+        leases = self._node.queue.release(child.role)
+        self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, count=leases)
+
+    def _drain(self) -> None:
+        """Stop the roles one after the other, each until its deadline."""
+        self._log.info("stopping")
+        for role in self._roles:
+            if role == "sequencer":
+                self._node.record(events.NODE_STOPPED, self._node.actor(), pid=os.getpid())
+            child = self._children.get(role)
+            if child is None:
+                continue
+            child.process.terminate()
+            try:
+                child.process.wait(self._node.settings.node.drain_seconds + GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+            _close(child.process)
+        self._log.info("stopped")
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _alive(lock: int) -> bool:
+    """Say whether the supervisor that wrote its number into a lock file still lives."""
+    number = os.pread(lock, 20, 0)
+    return number.isdigit() and Path(f"/proc/{int(number)}").exists()
