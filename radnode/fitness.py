@@ -55,12 +55,13 @@ def _rules(node: Node) -> str:
 
 
 def _keys(node: Node) -> str:
-    _ = node.vault, node.audit, node.pseudonyms
+    _ = node.audit, node.pseudonyms
+    studies = node.study_keys.check()
     node.sequencer()
     wide = [path.name for path in node.key_folder.iterdir() if path.stat().st_mode & 0o077]
     if wide:
         raise RadnodeError(f"{wide[0]} in {node.key_folder} is open to other users; chmod it to 0600.")
-    return f"complete, private, in {node.key_folder}"
+    return f"complete, private, in {node.key_folder}; {studies} study keys"
 
 
 def _certificate(node: Node, name: str) -> str:

@@ -6,6 +6,7 @@ delivery jobs and the audit entries are one commit; so is the end of the job tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, Engine
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.audit.log import AuditLog
+from radnode.errors import RadnodeError
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
 from radnode.jobs.queue import Queue
@@ -83,21 +85,32 @@ class Results:
         document = {"id": identifier, "created": created, **_analysis(analysis)}
         document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
         document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
+        object_id = self._vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
+        try:
+            report_id = self._vault.put(instance.study, Kind.REPORT, report.part10)
+        except RadnodeError:
+            self._vault.discard(object_id)
+            raise
         row = ResultRow(
             result=identifier,
             instance=instance.instance,
             patient=instance.patient,
             study=instance.study,
             model=f"{analysis.model.name} {analysis.model.version}",
-            object_id=self._vault.put(instance.study, Kind.RESULT, json.dumps(document).encode()),
-            report_id=self._vault.put(instance.study, Kind.REPORT, report.part10),
+            object_id=object_id,
+            report_id=report_id,
             created=created,
         )
         return Prepared(row, analysis, self._pseudonyms.instance(report.SOPInstanceUID), dict(source))
 
     def commit(self, tx: Connection, prepared: Sequence[Prepared], destinations: Sequence[str], actor: Actor) -> None:
-        """Add results, their delivery jobs and their audit entries to the caller's transaction."""
+        """Add results, their delivery jobs and their audit entries to the caller's transaction.
+
+        A result that was committed by another since it was prepared is left out.
+        """
         for result in prepared:
+            if find_result(tx, result.row.result) is not None:
+                continue
             add_result(tx, result.row)
             for destination in destinations:
                 self._queue.add(tx, JobKind.DELIVER, result.row.result, destination)
@@ -114,6 +127,15 @@ class Results:
             )
             self._audit.record(tx, analysed)
             self._audit.record(tx, created)
+
+    def discard(self, prepared: Sequence[Prepared]) -> None:
+        """Remove the objects of results whose commit did not happen; what the index names stays."""
+        for result in prepared:
+            with contextlib.suppress(RadnodeError), reading(self._engine) as tx:
+                found = find_result(tx, result.row.result)
+                if found is None or found.object_id != result.row.object_id:
+                    self._vault.discard(result.row.object_id)
+                    self._vault.discard(result.row.report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""

@@ -155,6 +155,8 @@ def deliver(node: Node, stop: threading.Event) -> None:
             if sleeper.sleep(PATIENCE_SECONDS):
                 for courier in couriers:
                     courier.ring()
+            if not all(thread.is_alive() for thread in threads):
+                stop.set()  # a courier died of a fault, which stands in the log; the supervisor starts the role again
     for courier in couriers:
         courier.ring()
     for thread in threads:
