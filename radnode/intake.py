@@ -6,6 +6,7 @@ returns, the instance is kept; when it raises, nothing was promised. Knows nothi
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,14 @@ from radnode import __version__
 from radnode.audit import events
 from radnode.audit.events import Action, Actor, AuditOutcome, AuditRecord
 from radnode.audit.log import AuditLog
-from radnode.errors import ContextMismatch, DuplicateInstance, IdentityMismatch, ObjectTooLarge
+from radnode.errors import (
+    ContextMismatch,
+    DuplicateInstance,
+    IdentityMismatch,
+    ObjectTooLarge,
+    RadnodeError,
+    StorageError,
+)
 from radnode.identify import Identity, check_uid, identify
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, add_instance, find_instance
@@ -91,25 +99,29 @@ class Intake:
         if not seen:
             part10 = PREAMBLE + file_meta(request) + bytes(data_set)
             object_id = self._vault.put(receipt.study, Kind.INSTANCE, part10)
-            with transaction(self._engine) as tx:
-                # Asked again under the write lock: another association may have been quicker with the same instance.
-                seen = find_instance(tx, receipt.instance) is not None
-                if not seen:
-                    row = InstanceRow(
-                        instance=receipt.instance,
-                        series=receipt.series,
-                        study=receipt.study,
-                        patient=receipt.patient,
-                        object_id=object_id,
-                        content=content,
-                        size=len(data_set),
-                        peer=request.peer.ae_title,
-                        received=self._clock(),
-                    )
-                    add_instance(tx, row)
-                    if enqueue:
-                        self._queue.add(tx, JobKind.ANALYSE, receipt.instance)
-                    self._record(tx, request, receipt, identity, Action.CREATE, len(data_set))
+            row = InstanceRow(
+                instance=receipt.instance,
+                series=receipt.series,
+                study=receipt.study,
+                patient=receipt.patient,
+                object_id=object_id,
+                content=content,
+                size=len(data_set),
+                peer=request.peer.ae_title,
+                received=self._clock(),
+            )
+            try:
+                with transaction(self._engine) as tx:
+                    # Asked again under the write lock: another association may have been quicker with this instance.
+                    seen = find_instance(tx, receipt.instance) is not None
+                    if not seen:
+                        add_instance(tx, row)
+                        if enqueue:
+                            self._queue.add(tx, JobKind.ANALYSE, receipt.instance)
+                        self._record(tx, request, receipt, identity, Action.CREATE, len(data_set))
+            except RadnodeError:
+                self._withdraw(row)
+                raise
             if seen:
                 self._vault.discard(object_id)
         if seen:
@@ -118,6 +130,14 @@ class Intake:
             self._wake("worker")
         self._wake("sequencer")
         return receipt
+
+    def _withdraw(self, row: InstanceRow) -> None:
+        """Remove an object whose commit failed; where the database cannot be asked whether it did, the object stays."""
+        with contextlib.suppress(StorageError):
+            with reading(self._engine) as tx:
+                kept = find_instance(tx, row.instance)
+            if kept is None or kept.object_id != row.object_id:
+                self._vault.discard(row.object_id)
 
     def _identify(self, request: StoreRequest, data_set: bytes | memoryview) -> Identity:
         if len(data_set) > self._max_object_bytes:

@@ -6,6 +6,7 @@ delivery jobs and the audit entries are one commit; so is the end of the job tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, Engine
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.audit.log import AuditLog
+from radnode.errors import StorageError
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
 from radnode.jobs.queue import Queue
@@ -83,14 +85,20 @@ class Results:
         document = {"id": identifier, "created": created, **_analysis(analysis)}
         document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
         document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
+        object_id = self._vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
+        try:
+            report_id = self._vault.put(instance.study, Kind.REPORT, report.part10)
+        except StorageError:
+            self._vault.discard(object_id)
+            raise
         row = ResultRow(
             result=identifier,
             instance=instance.instance,
             patient=instance.patient,
             study=instance.study,
             model=f"{analysis.model.name} {analysis.model.version}",
-            object_id=self._vault.put(instance.study, Kind.RESULT, json.dumps(document).encode()),
-            report_id=self._vault.put(instance.study, Kind.REPORT, report.part10),
+            object_id=object_id,
+            report_id=report_id,
             created=created,
         )
         return Prepared(row, analysis, self._pseudonyms.instance(report.SOPInstanceUID), dict(source))
@@ -114,6 +122,16 @@ class Results:
             )
             self._audit.record(tx, analysed)
             self._audit.record(tx, created)
+
+    def withdraw(self, prepared: Sequence[Prepared]) -> None:
+        """Remove the objects of results whose commit failed; where the database cannot say that it did, they stay."""
+        with contextlib.suppress(StorageError):
+            with reading(self._engine) as tx:
+                kept = {row.object_id for item in prepared if (row := find_result(tx, item.row.result)) is not None}
+            for item in prepared:
+                if item.row.object_id not in kept:
+                    self._vault.discard(item.row.object_id)
+                    self._vault.discard(item.row.report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""

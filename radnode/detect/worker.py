@@ -94,6 +94,10 @@ class Worker:
 
     def _open(self, lease: Lease) -> _Work | None:
         """Unseal one instance and see what the rules want for it."""
+        if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended the process
+            self._log.error("job_failed", instance=lease.subject, job=lease.job_id, attempt=lease.attempt)
+            self._bury(lease, str(Reason.TOO_MANY_ATTEMPTS))
+            return None
         try:
             with reading(self._engine) as tx:
                 instance = get_instance(tx, lease.subject)
@@ -120,8 +124,9 @@ class Worker:
         if failed is not None and failed.reason in _RETRIED and lease.attempt < self._settings.max_attempts:
             self._postpone(lease, str(failed.reason))
             return
+        prepared: list[Prepared] = []
         try:
-            prepared = self._prepare(work, analyses)
+            self._prepare(work, analyses, prepared)
             with transaction(self._engine) as tx:
                 self._results.commit(tx, prepared, work.decision.deliver, self._actor)
                 if failed is not None and failed.reason in _RETRIED | {Reason.TOO_MANY_ATTEMPTS}:
@@ -129,9 +134,11 @@ class Worker:
                 else:
                     self._queue.finish(tx, lease)
         except StaleLease:
+            self._results.withdraw(prepared)
             self._log.warning("lease_lost", instance=lease.subject, job=lease.job_id, attempt=lease.attempt)
             return
         except RadnodeError as error:
+            self._results.withdraw(prepared)
             self._give_back(lease, error)
             return
         self._results.announce()
@@ -144,30 +151,33 @@ class Worker:
         if not analyses:
             self._log.info("image_kept", **common)
 
-    def _prepare(self, work: _Work, analyses: Sequence[Analysis]) -> list[Prepared]:
+    def _prepare(self, work: _Work, analyses: Sequence[Analysis], prepared: list[Prepared]) -> None:
+        """Make what is new among the results durable and add it to `prepared`, also when a later one fails."""
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
-        prepared = [
-            self._results.prepare(
-                work.instance, source, analysis, self._compose(work.header, analysis, work.instance.received)
-            )
-            for analysis in analyses
-        ]
-        return [item for item in prepared if item is not None]
+        for analysis in analyses:
+            report = self._compose(work.header, analysis, work.instance.received)
+            item = self._results.prepare(work.instance, source, analysis, report)
+            if item is not None:
+                prepared.append(item)
 
     def _give_back(self, lease: Lease, error: Exception) -> None:
-        """Postpone a job that met a fault of this node, or bury it after its tries."""
+        """Postpone a job that met a fault, or bury it after its tries; those that will pass cost it no try."""
         word = type(error).__name__
-        final = isinstance(error, NotFoundError) or lease.attempt > self._settings.max_attempts
         self._log.error("job_failed", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, error=word)
-        if not final:
+        if isinstance(error, RadnodeError) and error.retry:
+            self._postpone(lease, word, counted=False)
+        elif isinstance(error, NotFoundError) or lease.attempt > self._settings.max_attempts:
+            self._bury(lease, word)
+        else:
             self._postpone(lease, word)
-            return
+
+    def _bury(self, lease: Lease, word: str) -> None:
         with transaction(self._engine) as tx:
             self._queue.bury(tx, lease, word)
 
-    def _postpone(self, lease: Lease, word: str) -> None:
+    def _postpone(self, lease: Lease, word: str, *, counted: bool = True) -> None:
         with transaction(self._engine) as tx:
-            self._queue.postpone(tx, lease, float(2**lease.attempt), word)
+            self._queue.postpone(tx, lease, float(2**lease.attempt), word, counted=counted)
 
     @contextmanager
     def _watchdog(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Boolean, Connection, Engine, and_, delete, func, literal_column, select, update
+from sqlalchemy import Boolean, Connection, Engine, and_, delete, func, literal_column, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError, StaleLease
@@ -107,18 +107,21 @@ class Queue:
         """
         self._settle(tx, lease, state=JobState.DEAD, error=error)
 
-    def postpone(self, tx: Connection, lease: Lease, delay: float, error: str) -> None:
-        """Give the job back, due again in `delay` seconds.
+    def postpone(self, tx: Connection, lease: Lease, delay: float, error: str, *, counted: bool = True) -> None:
+        """Give the job back, due again in `delay` seconds; not `counted`, the attempt is as if it had not been.
 
         Raises:
             StaleLease: the job is no longer this worker's.
         """
-        self._settle(tx, lease, state=JobState.READY, error=error, due=self._clock() + delay)
+        attempts = lease.attempt - (0 if counted else 1)
+        self._settle(tx, lease, state=JobState.READY, error=error, due=self._clock() + delay, attempts=attempts)
 
-    def release(self, role: str) -> int:
-        """Give back every lease of a role whose processes are known to be dead; return how many."""
-        owned = and_(_LEASED, jobs.c.owner.startswith(f"{role}:", autoescape=True))
-        values = {"state": JobState.READY, "token": None, "owner": None, "expires": None, "due": self._clock()}
+    def release(self, owner: str, *, counted: bool = True) -> int:
+        """Give back every lease of an owner, or of a role whose processes are known to be dead; return how many."""
+        held = or_(jobs.c.owner == owner, jobs.c.owner.startswith(f"{owner}:", autoescape=True))
+        owned = and_(_LEASED, held)
+        values: dict[str, object] = {"state": JobState.READY, "token": None, "owner": None, "expires": None}
+        values |= {"due": self._clock()} | ({} if counted else {"attempts": jobs.c.attempts - 1})
         with transaction(self._engine) as tx:
             return tx.execute(update(jobs).where(owned).values(values)).rowcount
 
@@ -179,11 +182,19 @@ class Queue:
             return {(JobKind(kind), JobState(state)): count for kind, state, count in tx.execute(query)}
 
     def _settle(
-        self, tx: Connection, lease: Lease, *, state: JobState, error: str | None, due: float | None = None
+        self,
+        tx: Connection,
+        lease: Lease,
+        *,
+        state: JobState,
+        error: str | None,
+        due: float | None = None,
+        attempts: int | None = None,
     ) -> None:
         held = and_(jobs.c.job == lease.job_id, jobs.c.state == JobState.LEASED, jobs.c.token == lease.token)
         values: dict[str, object] = {"state": state, "error": error, "token": None, "owner": None, "expires": None}
         values |= {"updated": self._clock()} | ({} if due is None else {"due": due})
+        values |= {} if attempts is None else {"attempts": attempts}
         if not tx.execute(update(jobs).where(held).values(values)).rowcount:
             raise StaleLease(f"The lease of job {lease.job_id} has passed to another worker.")
 

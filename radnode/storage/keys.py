@@ -22,8 +22,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Column, Engine, Float, LargeBinary, MetaData, String, Table, select
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import OperationalError
 
-from radnode.errors import KeyUnavailable, SealBroken
+from radnode.errors import KeyUnavailable, SealBroken, StoreUnavailable
 
 KEY = 32
 _NONCE = 12
@@ -94,23 +95,35 @@ class StudyKeys:
         self._by_id: dict[bytes, StudyKey] = {}
 
     def of_study(self, study: str) -> StudyKey:
-        """Return the key of a study (a pseudonym); it is made, and durable, at the first call."""
+        """Return the key of a study (a pseudonym); it is made, and durable, at the first call.
+
+        Raises:
+            StoreUnavailable: the database cannot be read or written now.
+            KeyUnavailable: the key provider is down.
+        """
         with self._lock:
             found = self._by_study.get(study)
-        return found or self._remember(study, self._load(study) or self._create(study))
+        try:
+            return found or self._remember(study, self._load(study) or self._create(study))
+        except OperationalError as error:
+            raise StoreUnavailable("A study key cannot be read or made now (locked, full or read-only).") from error
 
     def of_id(self, key_id: bytes) -> StudyKey:
         """Return the key that a sealed object's header names.
 
         Raises:
             KeyUnavailable: the key was destroyed (the study was purged) or never was here.
+            StoreUnavailable: the database cannot be read now.
         """
         with self._lock:
             found = self._by_id.get(key_id)
         if found:
             return found
-        with self._engine.connect() as connection:
-            row = connection.execute(select(study_keys).where(study_keys.c.key_id == key_id)).one_or_none()
+        try:
+            with self._engine.connect() as connection:
+                row = connection.execute(select(study_keys).where(study_keys.c.key_id == key_id)).one_or_none()
+        except OperationalError as error:
+            raise StoreUnavailable("The database cannot be read now.") from error
         if row is None:
             raise KeyUnavailable("The key of this study is gone: the study was purged, or the database is another one.")
         return self._remember(row.study, self._open(row.key_id, row.kek_id, row.wrapped))
