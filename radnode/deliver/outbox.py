@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
-from radnode.errors import DeliveryError, DestinationRefused, RadnodeError, StaleLease
+from radnode.errors import DeliveryError, DestinationHolds, DestinationRefused, RadnodeError, StaleLease
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import ResultRow, get_result
 from radnode.jobs.queue import Queue
@@ -29,6 +29,7 @@ from radnode.storage.vault import Vault
 
 BATCH = 16
 IDLE_SECONDS = 5.0
+PAUSE_SECONDS = 1.0  # after trouble of this node's own
 
 
 class StoragePeer(Protocol):
@@ -78,17 +79,23 @@ class Courier:
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set."""
+        interrupted = False  # whether a step failed midway and its leases are still to be given back
         while not stop.is_set():
             self._bell.clear()
             try:
-                busy = self.step()
-            except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
-                self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
-                busy = 0
-            if not busy:
+                if interrupted:
+                    self._queue.release(self._owner, counted=False)
+                    interrupted = False
+                if self.step():
+                    continue
                 due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
                 pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
-                self._bell.wait(pause)
+            except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
+                self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
+                interrupted = True
+                stop.wait(PAUSE_SECONDS)
+                continue
+            self._bell.wait(pause)
 
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""
@@ -116,6 +123,8 @@ class Courier:
             return
         try:
             peer.store(report)
+        except DestinationHolds:  # sent before, the answer lost: a report's UID derives from what it says
+            self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
         except DestinationRefused as error:
             self._settle(lease, result, events.DELIVERY_FAILED, error)
             self._log.error("report_refused", result=lease.subject, job=lease.job_id, message=str(error))
