@@ -132,8 +132,9 @@ class Supervisor:
         self._backoff[child.role] = min(MAX_BACKOFF_SECONDS, max(0.5, 2 * backoff))
         self._restart_at[child.role] = time.monotonic() + backoff
         try:
+            self._node.vault.sweep(child.process.pid)
             leases = self._node.queue.release(child.role)
-        except RadnodeError as error:  # a full disk ends no node: `_restart` asks again
+        except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again
             self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, **describe(error))
         else:
             self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, count=leases)
