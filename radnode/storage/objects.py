@@ -1,8 +1,8 @@
 """Sealed objects as files: `objects/ab/cd/<object id>.sealed`, 0600 in folders of 0700.
 
-Written whole to a temporary name beside the target (it holds the writer's process id), fsynced, renamed, and the folder fsynced: after `put` returns the
-object is durable under its name or an error was raised. The name is a random object id; no path is ever built from
-anything a peer sent.
+Written whole to a temporary name beside the target, which holds the writer's process id, fsynced, renamed, and the
+folder fsynced: after `put` returns the object is durable under its name or an error was raised. The name is a random
+object id; no path is ever built from anything a peer sent.
 """
 
 from __future__ import annotations
