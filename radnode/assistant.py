@@ -68,10 +68,10 @@ class RadiologistAssistant:
             ConfigError: no rule names a detector for it.
         """
         part10 = _encode(image)
-        header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
         meta = read_file_meta(part10)
         syntax, offset = meta.transfer_syntax_uid, meta.offset
         identity = identify(memoryview(part10)[offset:], syntax, self._node.settings.node.max_object_bytes)
+        header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)  # only now is it known to be readable
         title = self._node.settings.node.ae_title
         request = StoreRequest(
             PeerIdentity(title, None, LOCAL),
@@ -84,7 +84,8 @@ class RadiologistAssistant:
         if not decision.detect:
             raise ConfigError("No rule names a detector for this image; see [[rules]] in the configuration.")
         tasks = [self._analyser.task(name, header, part10) for name in decision.detect]
-        self._analyser.run(tasks)
+        for batch in self._analyser.decode(tasks):
+            batch.run()
         names = self._node.pseudonyms
         record = AuditRecord(
             events.IMAGE_ANALYSED,

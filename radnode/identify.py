@@ -13,7 +13,8 @@ import unicodedata
 import zlib
 from dataclasses import dataclass
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import python_encoding
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from radnode.errors import IdentityMismatch, InvalidUID, MalformedDataSet, ObjectTooLarge
@@ -41,7 +42,7 @@ _SHORT_VR = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
     | {b"ST", b"TM", b"UI", b"UL", b"US"}
 )
-_BACKSLASH = 0x5C  # between the values of an element, PS3.5 section 6.4
+_ESCAPE = b"\x1b"  # begins a code extension, PS3.5 section 6.1.2.5
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -147,7 +148,7 @@ class _Walk:
                 raise MalformedDataSet("An element of undefined length is not a sequence.")
             return
         end = self._bounded(length)
-        if vr == b"SQ":
+        if vr == b"SQ" or (not vr and self._looks_like_items(end) and _is_sequence(tag)):
             self._open("sequence", end, level.implicit)
             return
         if top and tag in WANTED:
@@ -189,6 +190,10 @@ class _Walk:
             raise MalformedDataSet(f"Sequences are nested deeper than {MAX_DEPTH}.")
         self._levels.append(_Level(kind, end, implicit))
 
+    def _looks_like_items(self, end: int) -> bool:
+        """Say whether a value, up to `end`, begins with an item: implicit VR does not name its sequences."""
+        return end - self._position >= 8 and self._tag.unpack_from(self._data, self._position) == (0xFFFE, 0xE000)
+
     def _bounded(self, length: int) -> int:
         """Return the position `length` bytes on, which must lie within what encloses it."""
         end = self._position + length
@@ -207,6 +212,13 @@ class _Walk:
     def _unpack(self, layout: struct.Struct, size: int) -> tuple[int, ...]:
         values: tuple[int, ...] = layout.unpack(self._take(size))
         return values
+
+
+def _is_sequence(tag: int) -> bool:
+    try:
+        return dictionary_VR(tag) == "SQ"
+    except KeyError:
+        return False
 
 
 def _inflate(data_set: bytes | memoryview, max_bytes: int) -> bytes:
@@ -236,10 +248,13 @@ def _identity(values: dict[str, bytes]) -> Identity:
 
 
 def _text(value: bytes, character_set: bytes) -> str:
-    """Decode a LO value; what its character set cannot decode is taken as Latin-1, so that equal bytes stay equal."""
-    terms = [term.strip() for term in character_set.decode("latin-1").rstrip("\0").split("\\")]
+    """Decode a LO value. What its character set cannot decode is taken as Latin-1, and so is one with escape sequences.
+
+    pydicom would warn and put U+FFFD in the place of what it cannot decode: two patients would become one.
+    """
+    term = character_set.decode("latin-1").rstrip("\0").split("\\")[0].strip()
     try:
-        text = decode_bytes(value, convert_encodings(terms), {_BACKSLASH}) if any(terms) else value.decode("ascii")
-    except (LookupError, UnicodeError):
+        text = value.decode("latin-1" if _ESCAPE in value else python_encoding.get(term, "latin-1"))
+    except UnicodeError:
         text = value.decode("latin-1")
     return unicodedata.normalize("NFC", text.strip(" \0"))

@@ -7,28 +7,18 @@ returns, the instance is kept; when it raises, nothing was promised. Knows nothi
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
 from sqlalchemy import Connection, Engine
 
 from radnode import __version__
 from radnode.audit import events
 from radnode.audit.events import Action, Actor, AuditOutcome, AuditRecord
 from radnode.audit.log import AuditLog
-from radnode.errors import (
-    ContextMismatch,
-    DuplicateInstance,
-    IdentityMismatch,
-    ObjectTooLarge,
-    RadnodeError,
-    StorageError,
-)
+from radnode.errors import ContextMismatch, DuplicateInstance, IdentityMismatch, ObjectTooLarge, RadnodeError
 from radnode.identify import Identity, check_uid, identify
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, add_instance, find_instance
@@ -39,7 +29,7 @@ from radnode.storage.sealing import Kind
 from radnode.storage.vault import Vault
 
 PREAMBLE = bytes(128) + b"DICM"  # always zeros: what a peer put there is never kept
-IMPLEMENTATION_CLASS_UID = UID("2.25.273478265014592839418327404729384756102")
+IMPLEMENTATION_CLASS_UID = "2.25.273478265014592839418327404729384756102"
 IMPLEMENTATION_VERSION_NAME = f"RADNODE_{__version__}"
 
 
@@ -112,7 +102,7 @@ class Intake:
             )
             try:
                 with transaction(self._engine) as tx:
-                    # Asked again under the write lock: another association may have been quicker with this instance.
+                    # Asked again under the write lock: another association may have been quicker with the same instance
                     seen = find_instance(tx, receipt.instance) is not None
                     if not seen:
                         add_instance(tx, row)
@@ -120,7 +110,7 @@ class Intake:
                             self._queue.add(tx, JobKind.ANALYSE, receipt.instance)
                         self._record(tx, request, receipt, identity, Action.CREATE, len(data_set))
             except RadnodeError:
-                self._withdraw(row)
+                self._discard(row)
                 raise
             if seen:
                 self._vault.discard(object_id)
@@ -131,12 +121,11 @@ class Intake:
         self._wake("sequencer")
         return receipt
 
-    def _withdraw(self, row: InstanceRow) -> None:
-        """Remove an object whose commit failed; where the database cannot be asked whether it did, the object stays."""
-        with contextlib.suppress(StorageError):
-            with reading(self._engine) as tx:
-                kept = find_instance(tx, row.instance)
-            if kept is None or kept.object_id != row.object_id:
+    def _discard(self, row: InstanceRow) -> None:
+        """Remove the object of a commit that failed, unless the index names it: perhaps only the answer was lost."""
+        with contextlib.suppress(RadnodeError), reading(self._engine) as tx:
+            found = find_instance(tx, row.instance)
+            if found is None or found.object_id != row.object_id:
                 self._vault.discard(row.object_id)
 
     def _identify(self, request: StoreRequest, data_set: bytes | memoryview) -> Identity:
@@ -199,15 +188,26 @@ class Intake:
 
 
 def file_meta(request: StoreRequest) -> bytes:
-    """Return the file meta information (PS3.10 section 7.1) for a received data set."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(request.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(request.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(request.transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = request.peer.ae_title
-    buffer = DicomBytesIO()
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    encoded: bytes = buffer.getvalue()
-    return encoded
+    """Return the file meta information (PS3.10 section 7.1) for a received data set.
+
+    Written here and not by pydicom, which complains about the UIDs that devices in the field really send.
+    """
+    elements = b"".join(
+        (
+            _element(0x0001, b"OB", b"\0\1"),  # File Meta Information Version
+            _element(0x0002, b"UI", request.sop_class_uid.encode("ascii")),
+            _element(0x0003, b"UI", request.sop_instance_uid.encode("ascii")),
+            _element(0x0010, b"UI", request.transfer_syntax_uid.encode("ascii")),
+            _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii")),
+            _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode("ascii")),
+            _element(0x0016, b"AE", request.peer.ae_title.encode("ascii")),  # Source Application Entity Title
+        )
+    )
+    return _element(0x0000, b"UL", struct.pack("<I", len(elements))) + elements
+
+
+def _element(number: int, vr: bytes, value: bytes) -> bytes:
+    """Encode an element of group 0002 (explicit VR little endian), padded to an even length."""
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+    length = struct.pack("<2xI" if vr == b"OB" else "<H", len(value))
+    return struct.pack("<HH2s", 0x0002, number, vr) + length + value

@@ -7,7 +7,6 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 from __future__ import annotations
 
 import getpass
-import os
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -54,7 +53,6 @@ class Node:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        os.umask(0o077)
 
     @cached_property
     def engine(self) -> Engine:

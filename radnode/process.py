@@ -25,6 +25,7 @@ GRACE_SECONDS = 5.0  # beyond the drain deadline, before a role that does not en
 def main(arguments: list[str]) -> int:
     """Run one role until SIGTERM or until the supervisor is gone; return the exit code."""
     role, config = arguments
+    os.umask(0o077)
     log = configure(role)
     stop = threading.Event()
     try:

@@ -14,7 +14,7 @@ from radnode.audit import events
 from radnode.audit.events import Actor
 from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
-from radnode.model import JobKind, Refusal, StoreRequest
+from radnode.model import JobKind, PeerIdentity, Refusal, StoreRequest
 from radnode.observe import describe, logger
 
 if TYPE_CHECKING:
@@ -35,19 +35,7 @@ def intake(node: Node, stop: threading.Event) -> None:
 
     def receive(request: StoreRequest, data_set: bytes) -> None:
         started = time.monotonic()
-        try:
-            receipt = node.intake.receive(request, data_set)
-        except RadnodeError as error:
-            log.warning(
-                "image_refused",
-                ae=request.peer.ae_title,
-                address=request.peer.address,
-                instance=node.pseudonyms.instance(request.sop_instance_uid),
-                status=f"{error.status:04X}",
-                error=type(error).__name__,
-                message=str(error),
-            )
-            raise
+        receipt = node.intake.receive(request, data_set)
         log.info(
             "image_known" if receipt.known else "image_received",
             ae=request.peer.ae_title,
@@ -57,6 +45,17 @@ def intake(node: Node, stop: threading.Event) -> None:
             bytes=len(data_set),
             status="0000",
             duration_ms=round((time.monotonic() - started) * 1000, 1),
+        )
+
+    def declined(peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
+        log.warning(
+            "image_refused",
+            ae=peer.ae_title,
+            address=peer.address,
+            instance=SOPInstanceUID and node.pseudonyms.instance(SOPInstanceUID),
+            status=f"{error.status:04X}",
+            error=type(error).__name__,
+            message=str(error),
         )
 
     def refused(refusal: Refusal) -> None:
@@ -88,7 +87,7 @@ def intake(node: Node, stop: threading.Event) -> None:
         log.error("image_refused", error=name, status="0110")
 
     _ = node.vault, node.audit, node.pseudonyms  # keys that are missing stop the node before it listens
-    listener = Listener(node.settings, receive, refused, observe, failed)
+    listener = Listener(node.settings, receive, refused, observe, failed, declined)
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title)
     stop.wait()

@@ -47,6 +47,7 @@ for command in (init, serve, check, echo, send, results, jobs, models, audit):
 
 def main() -> None:
     """Run the command line; every error is one sentence on standard error."""
+    os.umask(0o077)
     quiet()
     try:
         code = cli.main(standalone_mode=False)

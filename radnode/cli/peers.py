@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 from pydantic import ValidationError
 
 from radnode.cli.common import config_option, open_node
-from radnode.errors import DeliveryError, MalformedDataSet
+from radnode.errors import DestinationRefused, MalformedDataSet
 from radnode.network.contexts import MAX_CONTEXTS
 from radnode.network.storage_scu import echo as echo_scu
 from radnode.network.storage_scu import open_destination
@@ -19,88 +22,99 @@ from radnode.node import Node
 from radnode.part10 import read_file_meta
 from radnode.settings import DestinationSettings, Settings
 
-to_option = click.option("--to", "where", metavar="NAME|HOST:PORT", help="A destination or an address; else this node.")
-called_option = click.option("--called", metavar="AE", help="Called AE title; else the destination's.")
-calling_option = click.option("--ae", "calling", metavar="AE", help="Calling AE title; else that of this node.")
-certificate_option = click.option("--certificate", type=click.Path(path_type=Path), help="Client certificate (PEM).")
-key_option = click.option("--key", type=click.Path(path_type=Path), help="Its key (PEM).")
-plain_option = click.option("--plain", is_flag=True, help="Without TLS.")
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Whom a command calls, and as whom."""
+
+    destination: DestinationSettings
+    context: ssl.SSLContext | None
+    calling_ae_title: str
+    timeout_seconds: float
+
+
+_OPTIONS = (
+    config_option,
+    click.option("--to", "where", metavar="NAME|HOST:PORT", help="A destination or an address; else this node."),
+    click.option("--called", metavar="AE", help="Called AE title; else the destination's."),
+    click.option("--ae", "calling", metavar="AE", help="Calling AE title; else that of this node."),
+    click.option("--certificate", type=click.Path(path_type=Path), help="Client certificate (PEM)."),
+    click.option("--key", type=click.Path(path_type=Path), help="Its key (PEM)."),
+    click.option("--plain", is_flag=True, help="Without TLS."),
+)
+
+
+def calling(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say whom to call, and pass them on as one `Call`."""
+
+    @functools.wraps(command)
+    def with_call(
+        *,
+        config: Path | None,
+        where: str | None,
+        called: str | None,
+        calling: str | None,
+        certificate: Path | None,
+        key: Path | None,
+        plain: bool,
+        **rest: object,
+    ) -> None:
+        node = open_node(config)
+        destination = _destination(node, where, called, plain)
+        settings = _with_certificate(node.settings, certificate, key)
+        call = Call(
+            destination,
+            client_context(settings) if destination.tls else None,
+            calling or settings.node.ae_title,
+            settings.deliver.timeout_seconds,
+        )
+        command(call, **rest)
+
+    for option in reversed(_OPTIONS):
+        with_call = option(with_call)
+    return with_call
 
 
 @click.command()
-@config_option
-@to_option
-@called_option
-@calling_option
-@certificate_option
-@key_option
-@plain_option
-def echo(
-    config: Path | None,
-    where: str | None,
-    called: str | None,
-    calling: str | None,
-    certificate: Path | None,
-    key: Path | None,
-    plain: bool,
-) -> None:
+@calling
+def echo(call: Call) -> None:
     """Send a C-ECHO and say how long the answer took."""
-    node = open_node(config)
-    destination = _destination(node, where, called, plain)
-    settings = _with_certificate(node.settings, certificate, key)
+    destination = call.destination
     milliseconds = echo_scu(
         destination,
-        context=client_context(settings) if destination.tls else None,
-        calling_ae_title=calling or settings.node.ae_title,
-        timeout_seconds=settings.deliver.timeout_seconds,
+        context=call.context,
+        calling_ae_title=call.calling_ae_title,
+        timeout_seconds=call.timeout_seconds,
     )
     click.echo(f"{destination.ae_title}@{destination.host}:{destination.port} answered in {milliseconds:.1f} ms")
 
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@config_option
-@to_option
-@called_option
-@calling_option
-@certificate_option
-@key_option
-@plain_option
-def send(
-    paths: Sequence[Path],
-    config: Path | None,
-    where: str | None,
-    called: str | None,
-    calling: str | None,
-    certificate: Path | None,
-    key: Path | None,
-    plain: bool,
-) -> None:
+@calling
+def send(call: Call, paths: Sequence[Path]) -> None:
     """Send DICOM files, or all in a folder, as they are. Exit 1 when one was not taken."""
-    node = open_node(config)
-    destination = _destination(node, where, called, plain)
-    settings = _with_certificate(node.settings, certificate, key)
     files = [file for path in paths for file in _files(path)]
-    offers = _offers(files)
+    title = call.destination.ae_title
     refused: list[str] = []
     with (
-        click.progressbar(files, label=f"to {destination.ae_title}", file=sys.stderr) as progress,
+        click.progressbar(files, label=f"to {title}", file=sys.stderr) as progress,
         open_destination(
-            destination,
-            context=client_context(settings) if destination.tls else None,
-            calling_ae_title=calling or settings.node.ae_title,
-            objects=offers,
-            timeout_seconds=settings.deliver.timeout_seconds,
+            call.destination,
+            context=call.context,
+            calling_ae_title=call.calling_ae_title,
+            objects=_offers(files),
+            timeout_seconds=call.timeout_seconds,
         ) as association,
     ):
         for file in progress:
             try:
                 association.store(file.read_bytes())
-            except (DeliveryError, MalformedDataSet) as error:
+            except DestinationRefused as error:
                 refused.append(f"{file}: {error}")
     for line in refused:
         click.echo(line, err=True)
-    click.echo(f"{len(files) - len(refused)} of {len(files)} objects sent to {destination.ae_title}")
+    click.echo(f"{len(files) - len(refused)} of {len(files)} objects sent to {title}")
     if refused:
         sys.exit(1)
 

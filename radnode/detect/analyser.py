@@ -70,6 +70,25 @@ class Task:
             self._analysis = Analysis.without_result(reason, detector.identity, detector.target)
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Decoded images for one detector."""
+
+    detector: Detector
+    tasks: list[Task]
+    images: list[PixelImage]
+
+    def add(self, task: Task, image: PixelImage) -> None:
+        """Add one image."""
+        self.tasks.append(task)
+        self.images.append(image)
+
+    def run(self) -> None:
+        """Show the images to the detector; every task has its analysis after."""
+        for task, answer in zip(self.tasks, self.detector.detect(self.images), strict=True):
+            task.answer(answer)
+
+
 class Analyser:
     """The active detectors of a models folder, loaded once and kept warm.
 
@@ -127,26 +146,20 @@ class Analyser:
                 task.decline(error.reason)
         return task
 
-    def run(self, tasks: Sequence[Task]) -> None:
-        """Decode and detect what is pending, one batch a detector."""
-        batches: dict[str, list[tuple[Task, PixelImage]]] = {}
+    def decode(self, tasks: Sequence[Task]) -> list[Batch]:
+        """Decode the pixels of what is pending, each image once; return one batch a detector."""
+        batches: dict[str, Batch] = {}
         decoded: dict[int, PixelImage | DetectionError] = {}
         for task in tasks:
-            if not task.pending:
+            if task.loaded is None or not task.pending:
                 continue
             image = decoded.get(id(task.part10)) or self._decode(task.part10)
             decoded[id(task.part10)] = image
             if isinstance(image, DetectionError):
                 task.decline(image.reason)
             else:
-                batches.setdefault(task.name, []).append((task, image))
-        for batch in batches.values():
-            loaded = batch[0][0].loaded
-            assert loaded is not None  # noqa: S101 (a task without a detector is never pending)
-            for (task, _image), answer in zip(
-                batch, loaded.detector.detect([image for _task, image in batch]), strict=True
-            ):
-                task.answer(answer)
+                batches.setdefault(task.name, Batch(task.loaded.detector, [], [])).add(task, image)
+        return list(batches.values())
 
     def close(self) -> None:
         """End the decoding process."""

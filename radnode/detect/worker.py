@@ -86,23 +86,23 @@ class Worker:
         leases = self._queue.lease(JobKind.ANALYSE, self._owner, seconds, self._settings.batch)
         started = time.monotonic()
         work = [opened for lease in leases if (opened := self._open(lease)) is not None]
-        with self._watchdog():
-            self._analyser.run([task for item in work for task in item.tasks])
+        for batch in self._analyser.decode([task for item in work for task in item.tasks]):
+            with self._watchdog():
+                batch.run()
         for item in work:
             self._close(item, started)
         return len(leases)
 
     def _open(self, lease: Lease) -> _Work | None:
         """Unseal one instance and see what the rules want for it."""
-        if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended the process
-            self._log.error("job_failed", instance=lease.subject, job=lease.job_id, attempt=lease.attempt)
-            self._bury(lease, str(Reason.TOO_MANY_ATTEMPTS))
+        if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended this process
+            self._bury(lease, Reason.TOO_MANY_ATTEMPTS.value)
             return None
         try:
             with reading(self._engine) as tx:
                 instance = get_instance(tx, lease.subject)
             part10 = self._vault.get(instance.object_id)
-            header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True, force=True)
+            header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
             decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
         except (RadnodeError, OSError, ValueError, pydicom.errors.InvalidDicomError) as error:
             self._give_back(lease, error)
@@ -172,6 +172,7 @@ class Worker:
             self._postpone(lease, word)
 
     def _bury(self, lease: Lease, word: str) -> None:
+        self._log.error("job_buried", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, error=word)
         with transaction(self._engine) as tx:
             self._queue.bury(tx, lease, word)
 

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from radnode.errors import StoreUnavailable
 
 BUSY_SECONDS = 10
+# What the driver says of a file, what it says while a connection is prepared, and a pool with all connections in use.
+_TROUBLE = (DatabaseError, sqlite3.DatabaseError, NoConnection)
 
 
 def open_database(path: Path) -> Engine:
-    """Open, or make with 0600, the database file and return its engine."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+    """Open, or make with 0600, the database file and return its engine.
+
+    Raises:
+        StoreUnavailable: the file can be neither opened nor made.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(f"The database {path} cannot be opened ({error.strerror}).") from error
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
@@ -52,8 +64,10 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
-    except OperationalError as error:
-        raise StoreUnavailable("The database cannot be written now (locked, full or read-only).") from error
+    except _TROUBLE as error:
+        if isinstance(error, IntegrityError):
+            raise
+        raise StoreUnavailable("The database cannot be written now (locked, full, read-only or damaged).") from error
 
 
 @contextmanager
@@ -66,5 +80,5 @@ def reading(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             yield connection
-    except OperationalError as error:
-        raise StoreUnavailable("The database cannot be read now.") from error
+    except _TROUBLE as error:
+        raise StoreUnavailable("The database cannot be read now (locked or damaged).") from error

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Boolean, Connection, Engine, and_, delete, func, literal_column, or_, select, update
+from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError, StaleLease
@@ -37,9 +37,10 @@ class JobRow:
     updated: float
 
 
-# Literals, not parameters: SQLite uses a partial index only where the query repeats its condition word for word.
-_READY = literal_column("state = 'ready'", Boolean)
-_LEASED = literal_column("state = 'leased'", Boolean)
+# Text, not parameters: SQLite uses a partial index only where the query repeats its condition word for word. (As a
+# Boolean column SQLAlchemy would write `state = 'ready' = 1`, which no index has.)
+_READY = text("state = 'ready'")
+_LEASED = text("state = 'leased'")
 _COLUMNS = [jobs.c[name] for name in JobRow.__dataclass_fields__]
 
 

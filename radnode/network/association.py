@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
     from radnode.settings import NodeSettings, PeerSettings
 
 
+_numbers = itertools.count(1)
+
+
 @dataclass(frozen=True, slots=True)
 class AssociationEvent:
-    """Begin or end of an association, for logs and metrics; the counts are final on "ended" only."""
+    """Begin or end of an association, numbered in this process, for logs and metrics; "ended" has the final counts."""
 
     event: Literal["began", "ended"]
     peer: PeerIdentity
@@ -51,14 +55,16 @@ class Hooks:
     """What the node does about what happens here.
 
     `receive` keeps one data set, given exactly as received; it returns for status 0000 or raises a
-    RadnodeError, whose `status` is sent. `failed` is given the class name of any other exception and nothing
-    else of it. All are called from many threads at once.
+    RadnodeError, whose `status` is sent. `declined` is told of each such error, and of those that this room
+    finds before `receive` is asked, with the SOP Instance UID of the command where it has one. `failed` is given
+    the class name of any other exception and nothing else of it. All are called from many threads at once.
     """
 
     receive: Callable[[StoreRequest, bytes], None]
     refused: Callable[[Refusal], None]
-    observe: Callable[[AssociationEvent], None] = field(default=lambda _: None)
-    failed: Callable[[str], None] = field(default=lambda _: None)
+    observe: Callable[[AssociationEvent], None]
+    failed: Callable[[str], None]
+    declined: Callable[[PeerIdentity, str | None, RadnodeError], None]
 
     def tell_refused(self, refusal: Refusal) -> None:
         """Report a refusal; a hook that fails changes nothing about the peer being refused."""
@@ -66,6 +72,13 @@ class Hooks:
             self.refused(refusal)
         except Exception as error:  # noqa: BLE001 - boundary to the node; only the class name may cross it
             self.failed(type(error).__name__)
+
+    def tell_declined(self, peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
+        """Report an object that is not kept; a hook that fails changes nothing about its status."""
+        try:
+            self.declined(peer, SOPInstanceUID, error)
+        except Exception as fault:  # noqa: BLE001 - boundary to the node; only the class name may cross it
+            self.failed(type(fault).__name__)
 
     def tell_observer(self, event: AssociationEvent) -> None:
         """Report begin or end; a hook that fails changes nothing about the association."""
@@ -119,6 +132,7 @@ class AcceptedAssociation(Association):
         self._tls = tls
         self._certificate = certificate
         self._admitted: PeerSettings | None = None
+        self._number = next(_numbers)
         self._is_refused = False
         self._began = time.monotonic()
         self._stored = self._failed = self._data_set_bytes = 0
@@ -169,7 +183,7 @@ class AcceptedAssociation(Association):
         if wanted & contexts.STORAGE_SOP_CLASSES and not may_store:
             self.refuse("store_not_permitted", "Add `store` to `may` of this peer.")
         self.acceptor.supported_contexts = contexts.supported("echo" in decision.may, may_store)
-        self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), id(self)))
+        self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), self._number))
         return None
 
     def _identity(self, peer: PeerSettings) -> PeerIdentity:
@@ -189,7 +203,7 @@ class AcceptedAssociation(Association):
                     AssociationEvent(
                         "ended",
                         self._identity(self._admitted),
-                        id(self),
+                        self._number,
                         "released" if self.is_released else "aborted" if self.is_aborted else "closed",
                         self._stored,
                         self._failed,
@@ -225,29 +239,39 @@ class AcceptedAssociation(Association):
 
     def _store(self, message: Message, abstract_syntax: str) -> int:
         """Hand one data set over and return the C-STORE status (PS3.4 Table B.2-1)."""
-        sop_class_uid = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID)
-        sop_instance_uid = message.command.uid(Tag.AFFECTED_SOP_INSTANCE_UID)
-        if sop_class_uid != abstract_syntax or abstract_syntax not in contexts.STORAGE_SOP_CLASSES:
-            return ContextMismatch.status
-        if sop_instance_uid is None or self._admitted is None:
-            return InvalidUID.status
-        if message.too_large:
-            return ObjectTooLarge.status
-        if not message.data_set:
-            return MalformedDataSet.status
-        request = StoreRequest(
-            peer=self._identity(self._admitted),
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=sop_instance_uid,
-            context_sop_class_uid=abstract_syntax,
-            transfer_syntax_uid=str(self._accepted_cx[message.context_id].transfer_syntax[0]),
-        )
+        assert self._admitted is not None  # noqa: S101 (nobody stores before admission; says so to mypy)
+        peer = self._identity(self._admitted)
         try:
-            self._hooks.receive(request, message.data_set)
+            self._hooks.receive(self._store_request(message, peer, abstract_syntax), message.data_set)
         except RadnodeError as error:
+            self._hooks.tell_declined(peer, message.command.uid(Tag.AFFECTED_SOP_INSTANCE_UID), error)
             return error.status
         except Exception as error:  # noqa: BLE001 - boundary to the node; its text may hold patient data
             self.failed(type(error).__name__)
             return statuses.PROCESSING_FAILURE
         self._data_set_bytes += len(message.data_set)
         return statuses.SUCCESS
+
+    def _store_request(self, message: Message, peer: PeerIdentity, abstract_syntax: str) -> StoreRequest:
+        """Return what a C-STORE asks for.
+
+        Raises:
+            InputError: it asks for nothing that can be kept.
+        """
+        sop_class_uid = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID)
+        sop_instance_uid = message.command.uid(Tag.AFFECTED_SOP_INSTANCE_UID)
+        if sop_class_uid != abstract_syntax or abstract_syntax not in contexts.STORAGE_SOP_CLASSES:
+            raise ContextMismatch("The SOP class of the command is not that of its presentation context.")
+        if sop_instance_uid is None:
+            raise InvalidUID("The command names no SOP Instance UID that is one.")
+        if message.too_large:
+            raise ObjectTooLarge("The object is larger than node.max_object_bytes.")
+        if not message.data_set:
+            raise MalformedDataSet("There is no data set.")
+        return StoreRequest(
+            peer=peer,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            context_sop_class_uid=abstract_syntax,
+            transfer_syntax_uid=str(self._accepted_cx[message.context_id].transfer_syntax[0]),
+        )

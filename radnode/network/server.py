@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pynetdicom import AE, _config
 
-from radnode.errors import ConfigError
-from radnode.model import Refusal, StoreRequest
+from radnode.errors import ConfigError, RadnodeError
+from radnode.model import PeerIdentity, Refusal, StoreRequest
 from radnode.network.admission import Admission
 from radnode.network.association import AssociationEvent, Hooks
 from radnode.network.tls import server_context
@@ -32,7 +32,7 @@ def silence_pynetdicom() -> None:
     logger.propagate = False
 
 
-def _ignore(_: object) -> None:
+def _ignore(*_: object) -> None:
     """Do nothing about an event."""
 
 
@@ -41,8 +41,9 @@ class Listener:
 
     `receive` is called with each data set exactly as received (no File Meta Information) and returns for
     status 0000 or raises a RadnodeError, whose `status` is sent; after any other exception the status is 0110
-    and `failed` is told the class name, nothing else. `refused` is called once for each connection or
-    association that is turned away. All are called from many threads at once.
+    and `failed` is told the class name, nothing else. `declined` is told of every object that gets a status of
+    failure for a RadnodeError, `refused` of each connection or association that is turned away, once each.
+    All are called from many threads at once.
 
     Raises:
         ConfigError: a certificate, key or address cannot be used, or a port is taken.
@@ -55,11 +56,12 @@ class Listener:
         refused: Callable[[Refusal], None],
         observe: Callable[[AssociationEvent], None] = _ignore,
         failed: Callable[[str], None] = _ignore,
+        declined: Callable[[PeerIdentity, str | None, RadnodeError], None] = _ignore,
     ) -> None:
         silence_pynetdicom()
         self._node = settings.node
         self._admission = Admission(settings)
-        hooks = Hooks(receive, refused, observe, failed)
+        hooks = Hooks(receive, refused, observe, failed, declined)
         tls = server_context(settings)
         self._ae = AE(ae_title=settings.node.ae_title)
         self._ae.maximum_pdu_size = settings.node.max_pdu

@@ -44,7 +44,7 @@ def server_context(settings: Settings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _prepare(context, settings)
     context.verify_mode = ssl.CERT_REQUIRED if settings.tls.require_client_certificate else ssl.CERT_OPTIONAL
-    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0  # associations are long; a resumed session would skip the certificate check
     return context
 

@@ -136,7 +136,7 @@ class AssociationListener(ThreadedAssociationServer):
         ae._servers.append(self)
 
     def serve_forever(self, poll_interval: float = 0.1) -> None:
-        """Accept until `end`; a connection gets its thread with its first byte: a silent one costs a descriptor."""
+        """Accept until `shutdown`; a connection gets its thread with its first byte, so silent ones need none."""
         silent: dict[socket.socket, tuple[Any, float]] = {}
         with selectors.DefaultSelector() as selector:
             selector.register(self.socket, selectors.EVENT_READ)

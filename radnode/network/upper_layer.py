@@ -20,6 +20,8 @@ from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_P_ABORT
 from pynetdicom.transport import AssociationSocket
 
+from radnode.network import screen
+
 if TYPE_CHECKING:
     from radnode.network.association import AcceptedAssociation
 
@@ -29,8 +31,6 @@ LINGER_SECONDS = 1.0  # how long a peer that broke the protocol may keep sending
 
 _HEADER = struct.Struct(">BxL")
 _ASSOCIATE_RQ, _P_DATA, _ABORT = 0x01, 0x04, 0x07
-_TITLES = (slice(10, 26), slice(26, 42))  # Called and Calling AE Title, PS3.8 Table 9-11
-_STAND_IN = b"ILLEGAL         "
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 # A-ABORT source and reasons of the service provider, PS3.8 Table 9-26
@@ -235,20 +235,12 @@ class UpperLayer(DULServiceProvider):
                 raise ValueError
         return pdu, event
 
-    def _screen_request(self, bytestream: bytearray) -> None:
-        """Set titles aside as they came, because pynetdicom stops at an illegal one instead of rejecting it.
-
-        Of the protocol version only bit 0 is tested (PS3.8 Table 9-11); pynetdicom compares the whole number.
-        """
-        if bytestream[7] & 1:
-            bytestream[6:8] = b"\x00\x01"
-        else:
+    def _screen_request(self, request: bytearray) -> None:
+        """Set the titles aside as they came, and make pynetdicom able to decode the rest."""
+        self.claimed_titles = screen.titles(request)
+        if not screen.supports_version_1(request):
             self._association.refuse("protocol_version_unsupported", "The peer must speak protocol version 1.")
-        self.claimed_titles = (bytes(bytestream[_TITLES[0]]), bytes(bytestream[_TITLES[1]]))
-        for title in _TITLES:
-            text = bytes(bytestream[title])
-            if not text.strip(b" ") or b"\\" in text or min(text) < 0x20 or max(text) > 0x7E:
-                bytestream[title] = _STAND_IN
+        screen.make_decodable(request)
 
     def _check_values(self, pdu: Any) -> None:
         """Raise ValueError for a PDV without control header, of a context not accepted, or none at all."""

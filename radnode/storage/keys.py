@@ -13,16 +13,17 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Column, Engine, Float, LargeBinary, MetaData, String, Table, select
+from sqlalchemy import Column, Connection, Engine, Float, LargeBinary, MetaData, String, Table, select
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from radnode.errors import KeyUnavailable, SealBroken, StoreUnavailable
 
@@ -71,7 +72,7 @@ class FileKeyProvider:
         kek = read_key(self._folder / f"{kek_id}.key")
         try:
             return AESGCM(kek).decrypt(wrapped[:_NONCE], wrapped[_NONCE:], context)
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise SealBroken(f"A study key does not open with {kek_id}.key; is this the right key folder?") from error
 
 
@@ -98,15 +99,12 @@ class StudyKeys:
         """Return the key of a study (a pseudonym); it is made, and durable, at the first call.
 
         Raises:
+            KeyUnavailable: the provider does not answer.
             StoreUnavailable: the database cannot be read or written now.
-            KeyUnavailable: the key provider is down.
         """
         with self._lock:
             found = self._by_study.get(study)
-        try:
-            return found or self._remember(study, self._load(study) or self._create(study))
-        except OperationalError as error:
-            raise StoreUnavailable("A study key cannot be read or made now (locked, full or read-only).") from error
+        return found or self._remember(study, self._load(study) or self._create(study))
 
     def of_id(self, key_id: bytes) -> StudyKey:
         """Return the key that a sealed object's header names.
@@ -119,17 +117,14 @@ class StudyKeys:
             found = self._by_id.get(key_id)
         if found:
             return found
-        try:
-            with self._engine.connect() as connection:
-                row = connection.execute(select(study_keys).where(study_keys.c.key_id == key_id)).one_or_none()
-        except OperationalError as error:
-            raise StoreUnavailable("The database cannot be read now.") from error
+        with self._connection() as connection:
+            row = connection.execute(select(study_keys).where(study_keys.c.key_id == key_id)).one_or_none()
         if row is None:
             raise KeyUnavailable("The key of this study is gone: the study was purged, or the database is another one.")
         return self._remember(row.study, self._open(row.key_id, row.kek_id, row.wrapped))
 
     def _load(self, study: str) -> StudyKey | None:
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             row = connection.execute(select(study_keys).where(study_keys.c.study == study)).one_or_none()
         return None if row is None else self._open(row.key_id, row.kek_id, row.wrapped)
 
@@ -138,9 +133,23 @@ class StudyKeys:
         key_id, secret = secrets.token_bytes(16), secrets.token_bytes(KEY)
         kek_id, wrapped = self._provider.wrap(secret, key_id)
         row = {"key_id": key_id, "study": study, "kek_id": kek_id, "wrapped": wrapped, "created": self._clock()}
-        with self._engine.begin() as connection:
+        with self._connection(writes=True) as connection:
             connection.execute(insert(study_keys).values(row).on_conflict_do_nothing(index_elements=["study"]))
-        return self._load(study) or StudyKey(key_id, secret)
+        created = self._load(study)
+        if created is None:
+            raise KeyUnavailable("The key of a study was destroyed while it was made; try again.")
+        return created
+
+    @contextmanager
+    def _connection(self, *, writes: bool = False) -> Iterator[Connection]:
+        """Run one transaction of its own: a study key is durable before anything is sealed under it."""
+        try:
+            with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
+                yield connection
+        except SQLAlchemyError as error:
+            raise StoreUnavailable(
+                "The study keys cannot be reached now (database locked, full or damaged)."
+            ) from error
 
     def _open(self, key_id: bytes, kek_id: str, wrapped: bytes) -> StudyKey:
         return StudyKey(key_id, self._provider.unwrap(kek_id, wrapped, key_id))

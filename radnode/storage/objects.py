@@ -7,6 +7,7 @@ object id; no path is ever built from anything a peer sent.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -47,7 +48,10 @@ class FileObjectStore:
             temporary.rename(target)
             _sync_folder(target.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            self._known.discard(target.parent)
+            for path in (temporary, target):
+                with contextlib.suppress(OSError):
+                    path.unlink()
             raise StoreUnavailable(f"An object could not be written ({os.strerror(error.errno or 0)}).") from error
 
     def get(self, object_id: bytes) -> bytes:
@@ -65,8 +69,9 @@ class FileObjectStore:
             raise StoreUnavailable(f"An object could not be read ({os.strerror(error.errno or 0)}).") from error
 
     def delete(self, object_id: bytes) -> None:
-        """Remove an object that nothing refers to; one that is not there is no error."""
-        self._path(object_id).unlink(missing_ok=True)
+        """Remove an object that nothing refers to; one that is not there, or cannot be removed now, is no error."""
+        with contextlib.suppress(OSError):
+            self._path(object_id).unlink()
 
     def leftovers(self, pid: int | None = None) -> list[Path]:
         """Return the temporary files that one dead process, or all of them, left behind."""
@@ -77,13 +82,15 @@ class FileObjectStore:
         return self._root / name[:2] / name[2:4] / (name + SUFFIX)
 
     def _ensure_folder(self, folder: Path) -> None:
-        """Make the two levels above an object durable before anything in them is promised."""
+        """Make the two levels above an object durable before anything in them is promised.
+
+        A level that is there is synced too: another process may have made it and not be that far yet.
+        """
         if folder in self._known:
             return
         for level in (self._root, folder.parent, folder):
-            if not level.is_dir():
-                level.mkdir(mode=0o700, parents=level == self._root, exist_ok=True)
-                _sync_folder(level.parent)
+            level.mkdir(mode=0o700, parents=level == self._root, exist_ok=True)
+            _sync_folder(level.parent)
         self._known.add(folder)
 
 

@@ -17,16 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pynetdicom import AE
-
-from radnode import pki
-from radnode.errors import ConfigError, DestinationRefused, DestinationUnavailable, StoreUnavailable
-from radnode.network import wire
-from radnode.network.command_set import NO_DATA_SET, CommandSet, Tag, encode
-from radnode.network.contexts import VERIFICATION, proposed
-from radnode.network.server import Listener
-from radnode.network.storage_scu import echo, open_destination
-from radnode.part10 import read_file_meta
-from tests.network_support import (
+from support.network import (
     CT,
     EXPLICIT,
     PATIENT,
@@ -41,6 +32,15 @@ from tests.network_support import (
     until,
     with_titles,
 )
+
+from radnode import pki
+from radnode.errors import ConfigError, DestinationRefused, DestinationUnavailable, StoreUnavailable
+from radnode.network import wire
+from radnode.network.command_set import NO_DATA_SET, CommandSet, Tag, encode
+from radnode.network.contexts import VERIFICATION, proposed
+from radnode.network.server import Listener
+from radnode.network.storage_scu import echo, open_destination
+from radnode.part10 import read_file_meta
 
 
 @pytest.fixture(scope="module")
@@ -455,6 +455,23 @@ def test_slow_receive_is_not_idleness(folder):
         assert len(node.received) == 2
 
 
+def test_peer_that_vanishes_within_an_object_gives_its_slot_back(node):
+    connection = associated(node)
+    for pdu in wire.p_data(3, encode(store_command()), command=True, max_length=16384):
+        connection.sendall(pdu)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
+    connection.close()
+    until(lambda: node.listener.running == 0)
+    until(lambda: len(node.events) == 2)
+    assert node.events[1].end == "aborted"
+    assert node.received == []
+
+
+def test_peer_that_leaves_after_the_handshake_is_reported_once(node):
+    node.connect().close()
+    assert node.await_refusals() == ["no_association_request"]
+
+
 # --- PDUs and messages that break the standard
 
 
@@ -468,6 +485,7 @@ def test_slow_receive_is_not_idleness(folder):
         (request_pdu().replace(b"\x20\x00\x00\x2e\x01", b"\x20\x00\x00\x2e\x02"), (0, 0), "pdu_malformed"),
         (re.sub(rb"(\x20\x00\x00.)\x03", b"\\1\x01", request_pdu()), (0, 0), "pdu_malformed"),
         (request_pdu().replace(b"\x10\x00\x00\x15", b"\x10\x00\xff\x15"), (0, 0), "pdu_malformed"),
+        (request_pdu().replace(b"1.2.840.10008.5.1.4.1.1.2", b"DOE^JANE.1.4.1.1.2.3.4\r\n1"), (0, 0), "pdu_malformed"),
     ],
 )
 def test_breach_before_the_association_is_aborted(node, sent, answer, rule):
@@ -629,6 +647,13 @@ def test_plain_port_binds_titles_to_addresses(folder, calling, rule):
             with pytest.raises(DestinationRefused, match="1/1/3"):
                 echo(destination, context=None, calling_ae_title=calling, timeout_seconds=5)
             assert node.await_refusals() == [rule]
+
+
+def test_silent_client_of_the_plain_port_is_closed_at_the_deadline(folder):
+    with running_node(folder, plain_port=free_port(), request_seconds=0.4) as node:
+        with socket.create_connection(("127.0.0.1", node.listener.bound_plain_port), 5) as connection:
+            assert read_pdu(connection) == b""
+        assert node.await_refusals() == ["association_request_timeout"]
 
 
 # --- end

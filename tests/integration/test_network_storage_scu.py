@@ -12,14 +12,14 @@ from contextlib import contextmanager
 import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
+from support.network import CT, EXPLICIT, sample, small_object
 
 from radnode import pki
 from radnode.errors import DestinationRefused, DestinationUnavailable, MalformedDataSet
-from radnode.network.part10 import read_file_meta
 from radnode.network.storage_scu import echo, open_destination
 from radnode.network.tls import client_context
+from radnode.part10 import read_file_meta
 from radnode.settings import DestinationSettings, Settings, TLSSettings
-from tests.network_support import CT, EXPLICIT, sample, small_object
 
 
 @contextmanager
@@ -83,22 +83,34 @@ def answering(status: int):
     return [(evt.EVT_C_STORE, lambda event: status)]
 
 
+@pytest.fixture(scope="module")
+def answer():
+    """A function that sets the status of one SCP and gives its port."""
+    status = [0]
+    with scripted_scp([(evt.EVT_C_STORE, lambda event: status[0])]) as port:
+
+        def set_status(value: int) -> int:
+            status[0] = value
+            return port
+
+        yield set_status
+
+
 @pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007, 0x0107, 0x0116])
-def test_success_and_warnings_count_as_stored(status):
-    with scripted_scp(answering(status)) as port:
-        assert store(port, small_object()) == [status]
+def test_success_and_warnings_count_as_stored(answer, status):
+    assert store(answer(status), small_object()) == [status]
 
 
 @pytest.mark.parametrize("status", [0xA700, 0xA7FF, 0x0110, 0x0213, 0x0210])
-def test_transient_failures_are_tried_again(status):
-    with scripted_scp(answering(status)) as port, pytest.raises(DestinationUnavailable, match=f"{status:04X}"):
-        store(port, small_object())
+def test_transient_failures_are_tried_again(answer, status):
+    with pytest.raises(DestinationUnavailable, match=f"{status:04X}"):
+        store(answer(status), small_object())
 
 
 @pytest.mark.parametrize("status", [0xA800, 0xA900, 0xC000, 0xCFFF, 0x0111, 0x0117, 0x0122, 0x0124, 0x0211])
-def test_permanent_failures_are_never_tried_again(status):
-    with scripted_scp(answering(status)) as port, pytest.raises(DestinationRefused, match=f"{status:04X}"):
-        store(port, small_object())
+def test_permanent_failures_are_never_tried_again(answer, status):
+    with pytest.raises(DestinationRefused, match=f"{status:04X}"):
+        store(answer(status), small_object())
 
 
 def test_data_set_leaves_byte_for_byte_in_pdus_the_peer_takes():

@@ -17,7 +17,7 @@ from support.films import file_bytes
 
 from radnode import roles, supervisor
 from radnode.deliver.outbox import Courier
-from radnode.detect.analyser import Task
+from radnode.detect.analyser import Batch, Task
 from radnode.detect.worker import Worker
 from radnode.errors import AuditError, DeliveryError, DestinationHolds, StoreUnavailable
 from radnode.initialise import initialise
@@ -47,8 +47,8 @@ class GatedAnalyser:
         task.decline(Reason.UNSUPPORTED_MODALITY)
         return task
 
-    def run(self, tasks: list[Task]) -> None:
-        pass
+    def decode(self, _tasks: list[Task]) -> list[Batch]:
+        return []
 
 
 def receive(node: Node) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from pydicom.data import get_testdata_file
+from support.network import running_node
 
 from radnode import pki
 from radnode.part10 import read_file_meta
-from tests.network_support import running_node
 
 # pynetdicom installs programs of the same names into the virtual environment
 _SYSTEM = os.pathsep.join(("/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"))

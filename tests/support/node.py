@@ -16,10 +16,12 @@ from typing import Any, Self
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless
 
 STORESCU = "/usr/bin/storescu"  # Debian's dcmtk; pynetdicom installs a script of the same name
 ORTHANC = "/usr/sbin/Orthanc"
 READY_SECONDS = 90.0
+_PROPOSE = {JPEGBaseline8Bit: ("-xy",), JPEGLSLossless: ("-xt",)}  # else storescu proposes uncompressed ones
 
 
 def free_port() -> int:
@@ -127,19 +129,40 @@ class NodeProcess:
 
     def results(self) -> list[dict[str, Any]]:
         """Return `results list --json`."""
-        listed = self.run("results", "list", "--json")
+        return self.rows("results", "list")
+
+    def rows(self, *arguments: str) -> list[dict[str, Any]]:
+        """Return what a listing prints with --json."""
+        listed = self.run(*arguments, "--json")
         assert listed.returncode == 0, listed.stderr
         found: list[dict[str, Any]] = json.loads(listed.stdout)
         return found
 
-    def storescu(
+    def trail(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return the entries of the trail that stand in its files, of one event or all, and audit nothing."""
+        lines = [
+            line
+            for path in sorted((self.folder / "audit").glob("trail-*.jsonl"))
+            for line in path.read_bytes().split(b"\n")[:-1]
+        ]
+        entries = [json.loads(line) for line in lines]
+        return [entry for entry in entries if name is None or entry["event"].endswith(f" {name}")]
+
+    def storescu_command(
         self, files: Sequence[Path], *, certificate: str = "modality", ae_title: str = "MODALITY1"
-    ) -> subprocess.CompletedProcess[str]:
-        """Send files with Debian's storescu over mutual TLS."""
+    ) -> list[str]:
+        """Return the command line of Debian's storescu over mutual TLS; one association has one transfer syntax."""
         pki = self.folder / "pki"
         tls = ["+tls", pki / f"{certificate}.key", pki / f"{certificate}.crt", "+cf", pki / "ca.crt"]
-        command = [STORESCU, "-v", "-R", *tls, "-aet", ae_title, "-aec", "RADNODE", "127.0.0.1", str(self.port), *files]
-        return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
+        syntax = pydicom.filereader.read_file_meta_info(files[0]).TransferSyntaxUID
+        titles = ["-aet", ae_title, "-aec", "RADNODE"]
+        command = [STORESCU, "-v", "-R", *_PROPOSE.get(syntax, ()), *tls, *titles, "127.0.0.1", self.port, *files]
+        return list(map(str, command))
+
+    def storescu(self, files: Sequence[Path], **options: str) -> subprocess.CompletedProcess[str]:
+        """Send files with Debian's storescu."""
+        command = self.storescu_command(files, **options)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     def __enter__(self) -> Self:
         return self

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from support.network import sample, small_object
 
 from radnode.errors import MalformedDataSet
-from radnode.network.part10 import read_file_meta
-from tests.network_support import sample, small_object
+from radnode.part10 import read_file_meta
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm", "reportsi.dcm"])

@@ -1,0 +1,128 @@
+"""The Python API on a node's folder: what it stores is listed, audited, and delivered by the node that serves it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from support import films
+from support.node import NodeProcess, free_port, wait_for
+from support.strangers import scripted_pacs
+
+# A caller's program: analyse, store, retrieve, ask who had access. It prints one JSON document.
+PROGRAM = """
+import json, sys
+from radnode import RadiologistAssistant
+config, path, patient = sys.argv[1:]
+with RadiologistAssistant(config) as assistant:
+    analyzed = assistant.analyze_image(path)
+    before = assistant.retrieve_results(patient)
+    ids = assistant.store_results(analyzed)
+    again = assistant.store_results(analyzed)
+    results = assistant.retrieve_results(patient)
+    access = assistant.access_logs(patient)
+outcomes = [analysis.outcome.value for analysis in analyzed.analyses]
+print(json.dumps({"outcomes": outcomes, "before": before, "ids": ids, "again": again, "results": results,
+                  "access": access}))
+"""
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[NodeProcess]:
+    with NodeProcess(tmp_path_factory.mktemp("assistant") / "node", pacs_port=port) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def told(node: NodeProcess, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the program printed about a film of the patient 4711."""
+    path = tmp_path_factory.mktemp("assistant-film") / "film.dcm"
+    path.write_bytes(films.file_bytes(films.fresh(films.OPACITY, **films.UTF_8, PatientID="4711")))
+    done = _python("-c", PROGRAM, str(node.config), str(path), "4711")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    document: dict[str, Any] = json.loads(done.stdout)
+    return {**document, "SOPInstanceUID": str(pydicom.dcmread(path).SOPInstanceUID)}
+
+
+def test_import_of_radnode_needs_neither_torch_nor_highdicom_nor_pynetdicom() -> None:
+    program = "import sys, radnode; print(sorted({'torch', 'highdicom', 'pynetdicom'} & set(sys.modules)))"
+    assert _python("-c", program).stdout == "[]\n"
+
+
+def test_unknown_name_is_an_attribute_error_like_any_other() -> None:
+    done = _python("-c", "import radnode; radnode.Assistant")
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'radnode' has no attribute 'Assistant'"
+
+
+def test_nothing_is_stored_before_it_is_asked_for(told: dict[str, Any]) -> None:
+    assert told["before"] == []
+
+
+def test_stored_result_is_retrieved_by_patient_and_stored_once(told: dict[str, Any]) -> None:
+    assert told["outcomes"] == ["finding"]
+    assert told["ids"] == told["again"] == [result["id"] for result in told["results"]]
+    assert told["results"][0]["source"]["SOPInstanceUID"] == told["SOPInstanceUID"]
+
+
+def test_stored_result_is_visible_to_results_list(node: NodeProcess, told: dict[str, Any]) -> None:
+    assert node.results() == told["results"]
+    assert node.rows("results", "list", "--patient", "4711") == told["results"]
+    assert node.rows("results", "list", "--patient", "4712") == []
+
+
+def test_access_logs_name_every_use_of_the_patients_data_in_order(told: dict[str, Any]) -> None:
+    names = [entry["event"].split()[1] for entry in told["access"]]
+    assert names == [
+        "image_analysed",  # analyze_image
+        *("image_received", "image_analysed", "report_created"),  # store_results
+        "image_received",  # the same again
+        "result_read",
+    ]
+    assert [entry["action"] for entry in told["access"] if entry["event"].endswith("image_received")] == ["C", "R"]
+    assert len({entry["patient"] for entry in told["access"]}) == 1
+    assert [entry["seq"] for entry in told["access"]] == sorted(entry["seq"] for entry in told["access"])
+
+
+def test_stored_result_is_delivered_when_the_node_runs(node: NodeProcess, told: dict[str, Any], port: int) -> None:
+    with scripted_pacs(port, node.folder / "pki") as heard:
+        node.start(role="deliver", wait=("deliver",))
+        wait_for(lambda: heard, 15, "the report was sent")
+        [result] = told["results"]
+        assert heard == [result["report"]["SOPInstanceUID"].encode()]
+        wait_for(lambda: node.rows("jobs", "list") == [], 5, "nothing is left to do")
+    assert node.results() == [{**result, "delivered": [{"destination": "pacs", "state": "delivered"}]}]
+    assert node.run("audit", "verify").returncode == 0
+
+
+def test_image_that_is_none_raises_one_sentence(node: NodeProcess, tmp_path: Path) -> None:
+    path = tmp_path / "no.dcm"
+    path.write_bytes(b"no image")
+    program = (
+        "import sys; from radnode import RadiologistAssistant; from radnode.errors import InputError\n"
+        "with RadiologistAssistant(sys.argv[1]) as assistant:\n"
+        "    try: assistant.analyze_image(sys.argv[2])\n"
+        "    except InputError as error: print(error)\n"
+    )
+    done = _python("-c", program, str(node.config), str(path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(".\n")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False
+    )

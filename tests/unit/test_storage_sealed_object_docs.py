@@ -1,0 +1,72 @@
+"""docs/sealed-object.md is true: its vectors are what radnode writes and what a reader made from it opens."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import unseal as independent
+
+from radnode.storage import sealing
+from radnode.storage.sealing import Kind, read_header, seal, unseal
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sealed-object.md").read_text(encoding="utf-8")
+PARAMETERS = {
+    name: bytes.fromhex(value)
+    for name, value in re.findall(r"^(study key|salt|key id|object id) +([0-9a-f]+)$", PAGE, re.MULTILINE)
+}
+_VECTOR = re.compile(
+    r"^### Vector (\w): kind (\d), chunk size (\d+), (\d+) bytes\n\n```vector\nplaintext  (\S+)\n"
+    r"object key (\S+)\ncommitment (\S+)\nsealed\n(.*?)```",
+    re.MULTILINE | re.DOTALL,
+)
+VECTORS = {found[0]: found[1:] for found in _VECTOR.findall(PAGE)}
+
+
+def test_page_has_vectors_of_every_kind_with_one_and_several_chunks() -> None:
+    assert {int(kind) for kind, *_ in VECTORS.values()} == set(Kind)
+    assert len(VECTORS) == PAGE.count("### Vector") >= 4
+    assert any(int(size) > int(chunk) for _, chunk, size, *_ in VECTORS.values())
+    assert any(int(size) == 0 for _, _, size, *_ in VECTORS.values())
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_vector_opens_in_both_readers(name: str) -> None:
+    _, _, size, plaintext, _, commitment, body = VECTORS[name]
+    sealed = bytes.fromhex(body)
+    expected = b"" if plaintext == "-" else bytes.fromhex(plaintext)
+    assert len(expected) == int(size)
+    assert unseal(sealed, PARAMETERS["study key"]) == expected
+    assert independent.unseal(sealed, PARAMETERS["study key"]) == expected
+    header = read_header(sealed)
+    assert (header.key_id, header.object_id) == (PARAMETERS["key id"], PARAMETERS["object id"])
+    assert header.commitment.hex() == commitment
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_radnode_writes_the_vector(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, chunk, _, plaintext, _, _, body = VECTORS[name]
+    monkeypatch.setattr(sealing, "CHUNK", int(chunk))
+    monkeypatch.setattr(sealing.os, "urandom", lambda count: PARAMETERS["salt"][:count])
+    sealed = seal(
+        b"" if plaintext == "-" else bytes.fromhex(plaintext),
+        kind=Kind(int(kind)),
+        key_id=PARAMETERS["key id"],
+        study_key=PARAMETERS["study key"],
+        object_id=PARAMETERS["object id"],
+    )
+    assert sealed == bytes.fromhex(body)
+
+
+def test_independent_reader_is_short_and_imports_nothing_of_radnode(tmp_path: Path) -> None:
+    source = inspect.getsource(independent)
+    assert len(source.splitlines()) <= 60
+    assert not re.search(r"^\s*(from|import) radnode", source, re.MULTILINE)
+    file = tmp_path / "vector.sealed"
+    file.write_bytes(bytes.fromhex(VECTORS["B"][-1]))
+    command = [sys.executable, "-I", independent.__file__, PARAMETERS["study key"].hex(), str(file)]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"DICM"
