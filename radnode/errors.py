@@ -22,6 +22,7 @@
     `-- DeliveryError            an object did not reach its destination
         |-- DestinationUnavailable   try again later (retry)
         `-- DestinationRefused       the destination will never take this object
+            `-- DestinationHolds       it holds an object of this UID already (0111)
 
 `str(error)` is one sentence that says what to do and holds no patient data; it is the only text of an
 exception that may be printed or logged.
@@ -155,3 +156,7 @@ class DestinationUnavailable(DeliveryError):
 
 class DestinationRefused(DeliveryError):
     """The destination answered that it will never take this object; it becomes a dead letter."""
+
+
+class DestinationHolds(DestinationRefused):
+    """The destination holds an object of this SOP Instance UID already and keeps that one."""

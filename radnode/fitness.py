@@ -26,8 +26,9 @@ class Finding:
 
 
 def examine(node: Node) -> Iterator[Finding]:
-    """Look at keys, certificates, disk, database, models and destinations, one finding each."""
+    """Look at rules, keys, certificates, disk, database, models and destinations, one finding each."""
     yield Finding("config", True, f"read; AE title {node.settings.node.ae_title}, port {node.settings.node.port}")
+    yield _try("rules", lambda: _rules(node))
     yield _try("keys", lambda: _keys(node))
     for name in ("certificate", "ca"):
         yield _try(f"tls.{name}", lambda name=name: _certificate(node, name))  # type: ignore[misc]
@@ -46,6 +47,11 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, True, look())
     except RadnodeError as error:
         return Finding(subject, False, str(error))
+
+
+def _rules(node: Node) -> str:
+    _ = node.rules
+    return f"{len(node.settings.rules)}, all of them can be used"
 
 
 def _keys(node: Node) -> str:

@@ -7,11 +7,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from radnode.audit import events
 from radnode.audit.events import Actor
-from radnode.errors import RadnodeError
+from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
 from radnode.model import JobKind, PeerIdentity, Refusal, StoreRequest
 from radnode.observe import describe, logger
@@ -98,6 +99,8 @@ def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
     from radnode.detect.worker import Worker  # noqa: PLC0415 (the one role that imports torch)
 
+    if find_spec("torch") is None:
+        raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
     analyser = node.analyser()
     analyser.start()
     node.warm_reports()
@@ -105,6 +108,7 @@ def worker(node: Node, stop: threading.Event) -> None:
         loaded = analyser.load(name)
         if loaded is not None:
             logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
+    this = owner("worker")
     work = Worker(
         engine=node.engine,
         queue=node.queue,
@@ -115,19 +119,26 @@ def worker(node: Node, stop: threading.Event) -> None:
         compose=node.compose,
         settings=node.settings.detect,
         actor=node.actor(),
-        owner=owner("worker"),
+        owner=this,
         log=logger(),
     )
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")
+        interrupted = False  # whether a step failed midway and its leases are still to be given back
         while not stop.is_set():
             try:
-                if not work.step():
-                    due = node.queue.next_due(JobKind.ANALYSE)
-                    sleeper.sleep(PATIENCE_SECONDS if due is None else min(PATIENCE_SECONDS, due - time.time()))
-            except RadnodeError as error:  # trouble of this node's own is logged and slept on, never fatal
+                if interrupted:
+                    node.queue.release(this, counted=False)
+                    interrupted = False
+                if work.step():
+                    continue
+                due = node.queue.next_due(JobKind.ANALYSE)
+            except RadnodeError as error:  # trouble of this node's own is waited for, never fatal
                 logger().error("step_failed", **describe(error))
+                interrupted = True
                 stop.wait(PAUSE_SECONDS)
+                continue
+            sleeper.sleep(PATIENCE_SECONDS if due is None else min(PATIENCE_SECONDS, due - time.time()))
 
 
 def deliver(node: Node, stop: threading.Event) -> None:
@@ -159,8 +170,8 @@ def deliver(node: Node, stop: threading.Event) -> None:
             if sleeper.sleep(PATIENCE_SECONDS):
                 for courier in couriers:
                     courier.ring()
-            if not all(thread.is_alive() for thread in threads):
-                stop.set()  # a courier died of a fault, which stands in the log; the supervisor starts the role again
+            if not all(thread.is_alive() for thread in threads) and not stop.is_set():
+                raise DeliveryError("Delivery to a destination ended; `uncaught_error` in this log says where.")
     for courier in couriers:
         courier.ring()
     for thread in threads:

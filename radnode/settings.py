@@ -246,19 +246,19 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{_nearest(first['loc'])}."
+        return f"unknown key {where!r}{_nearest(first['loc'])}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{where or 'configuration'}: {message}."
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:
-    """Name the valid key nearest to the unknown one at `location`."""
+    """End a sentence with the valid key nearest to the unknown one at `location`."""
     fields: Any = Settings.model_fields
     for part in location[:-1]:
         if isinstance(part, str) and part in fields:
             fields = _fields_of(fields[part].annotation)
     close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.0)
-    return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])!r}?" if close else ""
+    return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])!r}?" if close else "."
 
 
 def _fields_of(annotation: Any) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import radnode
 from radnode.audit import events
-from radnode.errors import ConfigError
+from radnode.errors import ConfigError, RadnodeError
 from radnode.node import Node
-from radnode.observe import configure
+from radnode.observe import configure, describe
 
 # The order in which they stop: who brings work before who does it, the trail after all that is recorded in it.
 ORDER = ("intake", "worker", "deliver", "sequencer")
@@ -57,8 +57,9 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; return the exit code.
 
         Raises:
-            ConfigError: another supervisor runs one of these roles on the same data folder.
+            ConfigError: another supervisor runs one of these roles on the same data folder, or a rule cannot be used.
         """
+        _ = self._node.rules  # broken ones stop the node before it promises to follow them
         self._lock_roles()
         self._repair()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -120,27 +121,42 @@ class Supervisor:
                     return code
                 self._bury(child, code)
             for role in [role for role, due in self._restart_at.items() if time.monotonic() >= due]:
-                del self._restart_at[role]
-                self._start(role)
+                self._restart(role)
         return 0
 
     def _bury(self, child: _Child, code: int) -> None:
-        """Give back what a dead process held and plan its successor."""
+        """Give back what a dead process held and plan its successor, which starts once that has been given back."""
         del self._children[child.role]
         _close(child.process)
         steady = time.monotonic() - child.started > STEADY_SECONDS
         backoff = 0.0 if steady else self._backoff.get(child.role, 0.0)
         self._backoff[child.role] = min(MAX_BACKOFF_SECONDS, max(0.5, 2 * backoff))
         self._restart_at[child.role] = time.monotonic() + backoff
-        leases = self._node.queue.release(child.role)
-        self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, count=leases)
+        try:
+            self._node.vault.sweep(child.process.pid)
+            leases = self._node.queue.release(child.role)
+        except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again
+            self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, **describe(error))
+        else:
+            self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, count=leases)
+
+    def _restart(self, role: str) -> None:
+        """Start a role again; while its old leases cannot be given back, wait."""
+        try:
+            self._node.queue.release(role)
+            self._start(role)
+        except (RadnodeError, OSError) as error:  # no space, no memory, no process: later perhaps
+            self._restart_at[role] = time.monotonic() + MAX_BACKOFF_SECONDS / 10
+            self._log.error("role_not_started", rule=role, **describe(error))
+        else:
+            del self._restart_at[role]
 
     def _drain(self) -> None:
         """Stop the roles one after the other, each until its deadline."""
         self._log.info("stopping")
         for role in self._roles:
             if role == "sequencer":
-                self._node.record(events.NODE_STOPPED, self._node.actor(), pid=os.getpid())
+                self._say_stopped()
             child = self._children.get(role)
             if child is None:
                 continue
@@ -152,6 +168,12 @@ class Supervisor:
                 child.process.wait()
             _close(child.process)
         self._log.info("stopped")
+
+    def _say_stopped(self) -> None:
+        try:
+            self._node.record(events.NODE_STOPPED, self._node.actor(), pid=os.getpid())
+        except RadnodeError as error:  # the trail then shows a start without a stop, as after a crash
+            self._log.error("audit_failed", **describe(error))
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
@@ -170,4 +192,12 @@ def _locked(lock: int) -> bool:
 def _alive(lock: int) -> bool:
     """Say whether the supervisor that wrote its number into a lock file still lives."""
     number = os.pread(lock, 20, 0)
-    return number.isdigit() and Path(f"/proc/{int(number)}").exists()
+    try:
+        return number.isdigit() and _state(int(number)) != "Z"  # a zombie is dead, whoever has not waited for it
+    except OSError:
+        return False
+
+
+def _state(pid: int) -> str:
+    """Return the state letter of a process (proc(5), /proc/pid/stat)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -22,6 +22,7 @@ from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
 from radnode.errors import (
     DeliveryError,
+    DestinationHolds,
     DestinationRefused,
     MalformedDataSet,
     NotFoundError,
@@ -38,6 +39,7 @@ from radnode.storage.vault import Vault
 
 BATCH = 16
 IDLE_SECONDS = 5.0
+PAUSE_SECONDS = 1.0  # after trouble of this node's own
 
 
 class StoragePeer(Protocol):
@@ -87,16 +89,21 @@ class Courier:
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set."""
+        interrupted = False  # whether a step failed midway and its leases are still to be given back
         while not stop.is_set():
             self._bell.clear()
             pause = 0.0
             try:
+                if interrupted:
+                    self._queue.release(self._owner, counted=False)
+                    interrupted = False
                 if not self.step():
                     due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
                     pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
             except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
                 self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
-                pause = IDLE_SECONDS
+                interrupted = True
+                pause = PAUSE_SECONDS
             if pause:
                 self._bell.wait(pause)
 
@@ -125,6 +132,8 @@ class Courier:
         try:
             report = self._vault.get(result.report_id)
             peer.store(report)
+        except DestinationHolds:  # sent before, the answer lost: a report's UID derives from what it says
+            self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
         except (DestinationRefused, NotFoundError, SealBroken, MalformedDataSet) as error:
             self._settle(lease, result, events.DELIVERY_FAILED, error)
             self._log.error("report_refused", result=lease.subject, job=lease.job_id, message=str(error))

@@ -193,12 +193,15 @@ class Worker:
 
     @contextmanager
     def _settling(self, lease: Lease) -> Iterator[Connection]:
-        """Open a transaction that gives one lease back; where that fails too, the lease runs out by itself."""
+        """Open a transaction that gives one lease back; one that has passed to another worker is left to it.
+
+        Where the database fails too, the step ends, and the role gives back every lease of this worker.
+        """
         try:
             with transaction(self._engine) as tx:
                 yield tx
-        except RadnodeError as error:
-            self._log.warning("lease_lost", instance=lease.subject, job=lease.job_id, **describe(error))
+        except StaleLease:
+            self._log.warning("lease_lost", instance=lease.subject, job=lease.job_id, attempt=lease.attempt)
 
     @contextmanager
     def _watchdog(self) -> Iterator[None]:

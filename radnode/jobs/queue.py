@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, and_, delete, func, select, text, update
+from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError, StaleLease
@@ -117,10 +117,12 @@ class Queue:
         attempts = lease.attempt if counted else lease.attempt - 1
         self._settle(tx, lease, state=JobState.READY, error=error, due=self._clock() + delay, attempts=attempts)
 
-    def release(self, role: str) -> int:
-        """Give back every lease of a role whose processes are known to be dead; return how many."""
-        owned = and_(_LEASED, jobs.c.owner.startswith(f"{role}:", autoescape=True))
-        values = {"state": JobState.READY, "token": None, "owner": None, "expires": None, "due": self._clock()}
+    def release(self, owner: str, *, counted: bool = True) -> int:
+        """Give back every lease of an owner, or of a role whose processes are known to be dead; return how many."""
+        held = or_(jobs.c.owner == owner, jobs.c.owner.startswith(f"{owner}:", autoescape=True))
+        owned = and_(_LEASED, held)
+        values: dict[str, object] = {"state": JobState.READY, "token": None, "owner": None, "expires": None}
+        values |= {"due": self._clock()} | ({} if counted else {"attempts": jobs.c.attempts - 1})
         with transaction(self._engine) as tx:
             return tx.execute(update(jobs).where(owned).values(values)).rowcount
 

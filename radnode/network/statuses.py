@@ -15,6 +15,7 @@ class Verdict(enum.Enum):
 
 SUCCESS = 0x0000  # PS3.7 C.1.1
 PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.13
+DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.4
 INVALID_SOP_INSTANCE = 0x0117  # PS3.7 C.5.9
 SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.7 C.5.20
 UNRECOGNIZED_OPERATION = 0x0211  # PS3.7 C.5.24
@@ -25,7 +26,7 @@ _GENERAL: dict[int, tuple[Verdict, str]] = {
     0x0106: (Verdict.REFUSED, "invalid attribute value"),  # PS3.7 C.5.6
     0x0107: (Verdict.STORED, "attribute list error"),  # PS3.7 C.4.2, a warning
     PROCESSING_FAILURE: (Verdict.RETRY, "processing failure"),
-    0x0111: (Verdict.REFUSED, "duplicate SOP instance"),  # PS3.7 C.5.4
+    DUPLICATE_SOP_INSTANCE: (Verdict.REFUSED, "duplicate SOP instance"),
     0x0112: (Verdict.REFUSED, "no such SOP instance"),  # PS3.7 C.5.17
     0x0115: (Verdict.REFUSED, "invalid argument value"),  # PS3.7 C.5.5
     0x0116: (Verdict.STORED, "attribute value out of range"),  # PS3.7 C.4.3, a warning

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from radnode.errors import DestinationRefused, DestinationUnavailable
+from radnode.errors import DestinationHolds, DestinationRefused, DestinationUnavailable
 from radnode.network import wire
 from radnode.network.command_set import MAX_COMMAND_BYTES, NO_DATA_SET, RESPONSE, Command, CommandSet, MalformedCommand
 from radnode.network.command_set import Tag as _Tag
 from radnode.network.command_set import encode as _encode
 from radnode.network.contexts import VERIFICATION, proposed
-from radnode.network.statuses import Verdict, classify
+from radnode.network.statuses import DUPLICATE_SOP_INSTANCE, Verdict, classify
 from radnode.network.tls import matches_host
 from radnode.part10 import read_file_meta
 
@@ -95,7 +95,7 @@ class DestinationAssociation:
 
         Raises:
             MalformedDataSet: `part10` is not in the DICOM File Format.
-            DestinationUnavailable, DestinationRefused: as above.
+            DestinationUnavailable, DestinationRefused: as above; DestinationHolds for 0111.
         """
         meta = read_file_meta(part10)
         context_id = self._accepted.get((meta.sop_class_uid, meta.transfer_syntax_uid))
@@ -115,6 +115,8 @@ class DestinationAssociation:
         if verdict is Verdict.STORED:
             return status
         kind = DestinationUnavailable if verdict is Verdict.RETRY else DestinationRefused
+        if status == DUPLICATE_SOP_INSTANCE:
+            kind = DestinationHolds
         raise kind(f"The destination {self._name} answered {status:04X} ({meaning}) to C-STORE.")
 
     def echo(self) -> float:

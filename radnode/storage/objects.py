@@ -1,8 +1,8 @@
 """Sealed objects as files: `objects/ab/cd/<object id>.sealed`, 0600 in folders of 0700.
 
-Written whole to a temporary name beside the target, fsynced, renamed, and the folder fsynced: after `put` returns the
-object is durable under its name or an error was raised. The name is a random object id; no path is ever built from
-anything a peer sent.
+Written whole to a temporary name beside the target, which holds the writer's process id, fsynced, renamed, and the
+folder fsynced: after `put` returns the object is durable under its name or an error was raised. The name is a random
+object id; no path is ever built from anything a peer sent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FileObjectStore:
             StoreUnavailable: the disk is full or failed; nothing of the object remains.
         """
         target = self._path(object_id)
-        temporary = target.with_suffix(".tmp")
+        temporary = target.with_suffix(f".{os.getpid()}.tmp")
         try:
             self._ensure_folder(target.parent)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -48,7 +48,7 @@ class FileObjectStore:
             temporary.rename(target)
             _sync_folder(target.parent)
         except OSError as error:
-            self._known.discard(target.parent)
+            self._known.clear()  # perhaps a folder was taken away
             for path in (temporary, target):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -73,9 +73,9 @@ class FileObjectStore:
         with contextlib.suppress(OSError):
             self._path(object_id).unlink()
 
-    def leftovers(self) -> list[Path]:
-        """Return the temporary files that a crash left behind."""
-        return sorted(self._root.glob("??/??/*.tmp"))
+    def leftovers(self, pid: int | None = None) -> list[Path]:
+        """Return the temporary files that one dead process, or all of them, left behind."""
+        return sorted(self._root.glob("??/??/*.tmp" if pid is None else f"??/??/*.{pid}.tmp"))
 
     def _path(self, object_id: bytes) -> Path:
         name = object_id.hex()
@@ -86,12 +86,11 @@ class FileObjectStore:
 
         A level that is there is synced too: another process may have made it and not be that far yet.
         """
-        if folder in self._known:
-            return
         for level in (self._root, folder.parent, folder):
-            level.mkdir(mode=0o700, parents=level == self._root, exist_ok=True)
-            _sync_folder(level.parent)
-        self._known.add(folder)
+            if level not in self._known:
+                level.mkdir(mode=0o700, parents=level == self._root, exist_ok=True)
+                _sync_folder(level.parent)
+                self._known.add(level)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

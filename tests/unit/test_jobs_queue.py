@@ -142,6 +142,17 @@ def test_role_whose_name_begins_another_releases_only_its_own(rooms: Rooms) -> N
     assert rooms.queue.release("worker_2") == 1
 
 
+def test_work_that_was_no_attempt_is_not_counted(rooms: Rooms) -> None:
+    add(rooms, "a")
+    (held,) = rooms.queue.lease(JobKind.ANALYSE, "worker:1", 60)
+    with transaction(rooms.engine) as tx:
+        rooms.queue.postpone(tx, held, 0, "KeyUnavailable", counted=False)
+    assert rooms.queue.show(held.job_id).attempts == 0
+    (held,) = rooms.queue.lease(JobKind.ANALYSE, "worker:1", 60)
+    assert rooms.queue.release("worker:1", counted=False) == 1
+    assert rooms.queue.show(held.job_id).attempts == 0
+
+
 def test_job_that_is_not_there_is_not_found(rooms: Rooms) -> None:
     with pytest.raises(NotFoundError):
         rooms.queue.show(1)

@@ -64,7 +64,7 @@ def test_put_syncs_file_before_rename_and_folder_after(tmp_path: Path, monkeypat
     FileObjectStore(tmp_path / "objects").put(OBJECT, bytes(150))
     name = OBJECT.hex()
     folders = [f"fsync {tmp_path.name}", "fsync objects", "fsync ab"]
-    assert steps == [*folders, "write", "write", f"fsync {name}.tmp", "rename", "fsync cd"]
+    assert steps == [*folders, "write", "write", f"fsync {name}.{os.getpid()}.tmp", "rename", "fsync cd"]
     assert (tmp_path / "objects/ab/cd" / f"{name}.sealed").read_bytes() == bytes(150)
 
 

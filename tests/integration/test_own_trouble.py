@@ -1,0 +1,264 @@
+"""Trouble of the node's own (disk, database, a dead thread): waited for, given back, never charged to an image."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from support import films
+from support.films import file_bytes
+
+from radnode import roles, supervisor
+from radnode.deliver.outbox import Courier
+from radnode.detect.analyser import Batch, Task
+from radnode.detect.worker import Worker
+from radnode.errors import AuditError, DeliveryError, DestinationHolds, StoreUnavailable
+from radnode.initialise import initialise
+from radnode.model import Analysis, JobKind, JobState, PeerIdentity, Reason, StoreRequest
+from radnode.node import Node
+from radnode.observe import logger
+from radnode.part10 import read_file_meta
+from radnode.results import Report
+from radnode.settings import DestinationSettings, load_settings
+from radnode.storage.sealing import Kind
+from radnode.supervisor import Supervisor
+
+OWNER = "worker:1:test"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    pacs = DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
+    return Node(load_settings(initialise(tmp_path / "node", 2762, pacs)))
+
+
+class GatedAnalyser:
+    """Declines every image at the gate."""
+
+    def task(self, name: str, header: Dataset, part10: bytes) -> Task:
+        task = Task(name, header, part10, None)
+        task.decline(Reason.UNSUPPORTED_MODALITY)
+        return task
+
+    def decode(self, _tasks: list[Task]) -> list[Batch]:
+        return []
+
+
+def receive(node: Node) -> None:
+    part10 = file_bytes(films.fresh(films.CT[0]))
+    meta = read_file_meta(part10)
+    peer = PeerIdentity("MODALITY1", None, "127.0.0.1")
+    uids = meta.sop_class_uid, meta.sop_instance_uid, meta.sop_class_uid, meta.transfer_syntax_uid
+    node.intake.receive(StoreRequest(peer, *uids), part10[meta.offset :])
+
+
+def worker(node: Node, compose: Callable[[Dataset, Analysis, float], Report]) -> Worker:
+    return Worker(
+        engine=node.engine,
+        queue=node.queue,
+        vault=node.vault,
+        results=node.results,
+        rules=node.rules,
+        analyser=GatedAnalyser(),  # type: ignore[arg-type]
+        compose=compose,
+        settings=node.settings.detect,
+        actor=node.actor(),
+        owner=OWNER,
+        log=logger(),
+    )
+
+
+def report(_header: Dataset, _analysis: Analysis, _received: float) -> Report:
+    return Report("2.25.1", b"report")
+
+
+def objects(node: Node) -> list[Path]:
+    return list((node.settings.data_dir / "objects").rglob("*.sealed"))
+
+
+def job(node: Node, kind: JobKind = JobKind.ANALYSE) -> Any:
+    [found] = [row for row in node.queue.listing(list(JobState)) if row.kind is kind]
+    return found
+
+
+def test_failed_commit_of_an_image_leaves_no_object_behind(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise AuditError("no")
+
+    monkeypatch.setattr(node.audit, "record", refuse)
+    with pytest.raises(AuditError):
+        receive(node)
+    assert objects(node) == []
+    monkeypatch.undo()
+    receive(node)
+    assert len(objects(node)) == 1
+
+
+def test_full_disk_costs_an_image_no_try_and_leaves_no_object(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    receive(node)
+    put, full = node.vault.put, True
+
+    def sometimes(study: str, kind: Kind, plaintext: bytes) -> bytes:
+        if full and kind is Kind.REPORT:
+            raise StoreUnavailable("full")
+        return put(study, kind, plaintext)
+
+    monkeypatch.setattr(node.vault, "put", sometimes)
+    work = worker(node, report)
+    for _ in range(2 * node.settings.detect.max_attempts):
+        assert work.step() == 1
+        assert (job(node).state, job(node).attempts) == (JobState.READY, 0)
+        assert len(objects(node)) == 1
+        with node.engine.begin() as tx:
+            tx.exec_driver_sql("UPDATE jobs SET due = 0")
+    full = False
+    work.step()
+    assert job(node).state is JobState.DONE
+    assert len(objects(node)) == 3
+
+
+def test_image_that_ends_the_process_even_while_saying_failed_is_set_aside_unopened(node: Node) -> None:
+    receive(node)
+
+    def crash(*_: object) -> Report:
+        raise SystemExit(1)
+
+    for _ in range(node.settings.detect.max_attempts + 1):
+        with pytest.raises(SystemExit):
+            worker(node, crash).step()
+        assert node.queue.release("worker") == 1
+    worker(node, crash).step()
+    assert (job(node).state, job(node).error) == (JobState.DEAD, "too_many_attempts")
+
+
+def courier(node: Node, store: Callable[[bytes], object]) -> Courier:
+    class Peer:
+        def store(self, part10: bytes) -> object:
+            return store(part10)
+
+    return Courier(
+        node.settings.destinations[0],
+        engine=node.engine,
+        queue=node.queue,
+        vault=node.vault,
+        audit=node.audit,
+        connect=lambda _: contextlib.nullcontext(Peer()),
+        wake=lambda _: None,
+        settings=node.settings.deliver,
+        actor=node.actor(),
+        owner="deliver:1:test",
+        log=logger(),
+    )
+
+
+def test_report_that_the_destination_holds_already_is_delivered(node: Node) -> None:
+    def hold(_part10: bytes) -> object:
+        raise DestinationHolds("0111")
+
+    receive(node)
+    worker(node, report).step()
+    courier(node, hold).step()
+    assert job(node, JobKind.DELIVER).state is JobState.DONE
+
+
+def test_courier_outlives_a_database_that_cannot_be_read_and_gives_its_leases_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(node)
+    worker(node, report).step()
+    sent, troubles = [], iter([StoreUnavailable("locked")] * 2)
+    due = node.queue.next_due
+
+    def next_due(*arguments: Any) -> float | None:
+        for trouble in troubles:
+            raise trouble
+        return due(*arguments)
+
+    monkeypatch.setattr(node.queue, "next_due", next_due)
+    monkeypatch.setattr("radnode.deliver.outbox.PAUSE_SECONDS", 0.01)
+    unreadable = iter([StoreUnavailable("locked")])
+    get_result = Courier._deliver
+
+    def deliver(self: Courier, *arguments: Any) -> None:
+        for trouble in unreadable:
+            raise trouble
+        get_result(self, *arguments)
+
+    monkeypatch.setattr(Courier, "_deliver", deliver)
+    stop, bold = threading.Event(), courier(node, sent.append)
+    thread = threading.Thread(target=bold.run, args=(stop,))
+    thread.start()
+    deadline = time.monotonic() + 10
+    while job(node, JobKind.DELIVER).state is not JobState.DONE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stop.set()
+    bold.ring()
+    thread.join(5)
+    assert sent == [b"report"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_delivery_thread_that_ends_takes_its_process_along(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(_self: Courier, _stop: threading.Event) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(Courier, "run", die)
+    monkeypatch.setattr(roles, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(DeliveryError, match="ended"):
+        roles.deliver(node, threading.Event())
+
+
+def test_zombie_supervisor_counts_as_dead(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w+b", buffering=0) as lock:
+        sleeper = subprocess.Popen(["sleep", "60"])
+        lock.write(str(sleeper.pid).encode())
+        assert supervisor._alive(lock.fileno())
+        sleeper.kill()
+        deadline = time.monotonic() + 5
+        while supervisor._alive(lock.fileno()):  # nobody has waited for it: it is a zombie
+            assert time.monotonic() < deadline
+        sleeper.wait()
+        assert not supervisor._alive(lock.fileno())
+
+
+def test_supervisor_outlives_a_database_it_cannot_write_and_restarts_the_role_once_leases_are_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parent = Supervisor(tmp_path / "node" / "radnode.toml", node, ["worker"])
+    started: list[str] = []
+    monkeypatch.setattr(parent, "_start", started.append)
+    parent._children["worker"] = dead = supervisor._Child("worker", subprocess.Popen(["true"], stdin=subprocess.PIPE))
+    dead.process.wait()
+    release = node.queue.release
+
+    def refuse(_role: str) -> int:
+        raise StoreUnavailable("full")
+
+    monkeypatch.setattr(node.queue, "release", refuse)
+    parent._bury(dead, -9)
+    parent._restart("worker")
+    assert started == []
+    monkeypatch.setattr(node.queue, "release", release)
+    parent._restart("worker")
+    assert started == ["worker"]
+    assert parent._restart_at == {}
+
+
+def test_half_written_object_of_one_dead_process_is_removed_and_that_of_a_living_one_stays(node: Node) -> None:
+    receive(node)
+    [kept] = objects(node)
+    dead, living = kept.with_name("00.11.tmp"), kept.with_name("00.111.tmp")
+    dead.touch()
+    living.touch()
+    assert node.vault.sweep(11) == 1
+    assert (dead.exists(), living.exists(), kept.exists()) == (False, True, True)
+    assert node.vault.sweep() == 1
+    assert kept.exists()

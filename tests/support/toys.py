@@ -1,0 +1,135 @@
+"""Signed model packages that misbehave on one kind of image: toys whose trap is a white top left corner."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydicom.dataset import Dataset
+from torch import Tensor, nn
+from torch._higher_order_ops import while_loop
+
+from radnode.detect.package import sign_package
+from support import films
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+WHITE = 3.5  # of -4..4 after normalisation
+
+MANIFEST = """
+format = 1
+name = "{name}"
+version = "0.0.1"
+device_uid = "2.25.{number}"
+manufacturer = "radnode"
+status = "research"
+licence = "Apache-2.0"
+intended_use = "Tests."
+weights = "weights.pt2"
+performance = []
+files = {{ "weights.pt2" = "{digest}" }}
+[accepts]
+level = "instance"
+sop_classes = ["1.2.840.10008.5.1.4.1.1.1"]
+modalities = ["CR"]
+body_parts = []
+views = []
+missing_body_part = "accept"
+missing_view = "accept"
+photometric_interpretations = ["MONOCHROME2"]
+min_rows = 64
+min_columns = 64
+[input]
+size = 64
+percentiles = [0.0, 100.0]
+mean = [0.5, 0.5, 0.5]
+std = [0.125, 0.125, 0.125]
+[output]
+threshold = 1.0
+finding = {{ value = "112001", scheme = "DCM", meaning = "Opacity" }}
+site = {{ value = "39607008", scheme = "SCT", meaning = "Lung" }}
+calibration = {{ method = "platt", slope = 1.0, intercept = 0.0 }}
+region = {{ kind = "box", share_of_peak = 0.4, floor = 0.05, min_peak = 0.05, max_regions = 10 }}
+[training]
+split = "none"
+deidentification = "synthetic"
+pretrained = "none"
+seed = 0
+command = "none"
+sources = [{{ name = "noise", licence = "CC0-1.0", citation = "none", images = 0, patients = 0 }}]
+"""
+
+
+class _Toy(nn.Module):
+    """Sees nothing; steps into its trap when the corner is white."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        heat = nn.functional.avg_pool2d(x[:, 0], 8)
+        return heat.flatten(1).amin(dim=1) - 100.0 + self.trap(heat[:, 0, 0].amax()), heat * 0.0
+
+    def trap(self, corner: Tensor) -> Tensor:
+        return corner * 0.0
+
+
+class Hangs(_Toy):
+    """Never ends: a loop whose condition the image decides."""
+
+    def trap(self, corner: Tensor) -> Tensor:
+        (left,) = while_loop(lambda left: left > WHITE, lambda left: (left * 1.0,), (corner,))
+        return left * 0.0
+
+
+class Raises(_Toy):
+    """Reads past the end of a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(1))
+
+    def trap(self, corner: Tensor) -> Tensor:
+        return self.table[(corner > WHITE).long().reshape(1)].sum()
+
+
+class NotANumber(_Toy):
+    """Answers NaN."""
+
+    def trap(self, corner: Tensor) -> Tensor:
+        return torch.log((corner <= WHITE).float()) * (corner > WHITE).float()
+
+
+TOYS = {"toy-hangs": Hangs, "toy-raises": Raises, "toy-nan": NotANumber}
+
+
+def install(models: Path, name: str, module: nn.Module) -> Path:
+    """Write a signed package into a models folder that trusts its key; return the package's folder."""
+    batch = torch.export.Dim("batch", min=1, max=64)
+    example = torch.zeros(2, 3, 64, 64)
+    exported = torch.export.export(module.eval(), (example,), dynamic_shapes=({0: batch},))
+    exported._example_inputs = None  # they would be pickled
+    buffer = io.BytesIO()
+    torch.export.save(exported, buffer)
+    weights = buffer.getvalue()
+    (models / "trusted").mkdir(exist_ok=True)
+    pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (models / "trusted" / "tests.pub").write_bytes(pem)
+    folder = models / name / "0.0.1"
+    folder.mkdir(parents=True)
+    (folder / "weights.pt2").write_bytes(weights)
+    digest = hashlib.sha256(weights).hexdigest()
+    number = int(digest[:16], 16)
+    (folder / "model.toml").write_text(MANIFEST.format(name=name, digest=digest, number=number))
+    sign_package(folder, KEY, "tests")
+    return folder
+
+
+def film(StudyDescription: str, *, trapped: bool = False) -> Dataset:
+    """A chest film for one detector (rules match by Study Description), with or without a white corner."""
+    dataset = films.fresh(films.NORMAL, StudyDescription=StudyDescription)
+    pixels = dataset.pixel_array.copy()
+    rows, columns = pixels.shape
+    pixels[: rows // 4, : columns // 4] = pixels.max() if trapped else 0
+    dataset.PixelData = pixels.tobytes()
+    return dataset
