@@ -24,8 +24,12 @@ class Bell:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             for path in self._folder.glob(f"{role}-*.sock"):
-                with contextlib.suppress(OSError), _short_name(path) as name:  # a hint: nobody there is no error
-                    sender.sendto(b"\0", name)
+                with contextlib.suppress(OSError):  # a hint: nobody there is no error
+                    try:
+                        with _short_name(path) as name:
+                            sender.sendto(b"\0", name)
+                    except ConnectionRefusedError:  # who slept there was killed
+                        path.unlink()
 
 
 class Sleeper:

@@ -35,11 +35,16 @@ def test_ring_for_another_role_wakes_nobody(tmp_path: Path) -> None:
         assert not sleeper.sleep(0.01)
 
 
-def test_ring_without_listener_folder_or_process_is_silent(tmp_path: Path) -> None:
+def test_ring_without_listener_or_folder_is_silent(tmp_path: Path) -> None:
     Bell(tmp_path / "missing").ring("worker")
     Bell(tmp_path).ring("worker")
-    Sleeper(tmp_path, "worker")._socket.close()  # what a killed process leaves
+
+
+def test_socket_of_a_killed_process_is_removed_by_the_next_ring(tmp_path: Path) -> None:
+    Sleeper(tmp_path, "worker")._socket.close()
+    assert len(list(tmp_path.iterdir())) == 1
     Bell(tmp_path).ring("worker")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_folder_with_a_path_longer_than_a_socket_address_works(tmp_path: Path) -> None:
