@@ -81,14 +81,11 @@ class Courier:
         while not stop.is_set():
             self._bell.clear()
             try:
-                busy = self.step()
+                pause = 0.0 if self.step() else self._idle_seconds()
             except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
                 self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
-                busy = 0
-            if not busy:
-                due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
-                pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
-                self._bell.wait(pause)
+                pause = IDLE_SECONDS
+            self._bell.wait(pause)
 
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""
@@ -104,6 +101,11 @@ class Courier:
         except DeliveryError as error:  # a rejected association says nothing about the objects, so they wait too
             self._postpone(waiting, error)
         return len(leases)
+
+    def _idle_seconds(self) -> float:
+        """Return how long there is nothing to do unless somebody rings."""
+        due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
+        return IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
 
     def _deliver(self, peer: StoragePeer, lease: Lease) -> None:
         started = time.monotonic()
