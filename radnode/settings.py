@@ -230,15 +230,29 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError(f"{path} cannot be read: {type(error).__name__}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    _check_environment()
     try:
         settings = Settings(**document)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
     except SettingsError as error:
-        raise ConfigError(
-            "A RADNODE_ variable of the environment cannot be read; lists are written as JSON."
-        ) from error
+        raise ConfigError("A RADNODE_ variable that stands for a whole section or list must be JSON.") from error
+    except ValidationError as error:
+        raise ConfigError(f"{_origin(error, path)}: {_explain(error)}") from error
     return settings.model_copy(update={"data_dir": (path.resolve().parent / settings.data_dir).resolve()})
+
+
+def _check_environment() -> None:
+    """Refuse a RADNODE_SECTION__KEY whose section is none; of the keys in a section the model takes care."""
+    for name in os.environ:
+        prefix, _, rest = name.upper().partition("_")
+        section, override, _ = rest.lower().partition("__")
+        if prefix == "RADNODE" and override and section not in Settings.model_fields:
+            raise ConfigError(f"{name}: unknown key {section!r}{_nearest((section,))}")
+
+
+def _origin(error: ValidationError, path: Path) -> str:
+    """Return where the first thing that is wrong stands: the variable that overrides the file, or the file."""
+    variable = "RADNODE_" + "__".join(str(part) for part in error.errors()[0]["loc"]).upper()
+    return next((name for name in os.environ if name.upper() == variable), str(path))
 
 
 def _explain(error: ValidationError) -> str:

@@ -92,20 +92,16 @@ class Courier:
         interrupted = False  # whether a step failed midway and its leases are still to be given back
         while not stop.is_set():
             self._bell.clear()
-            pause = 0.0
             try:
                 if interrupted:
                     self._queue.release(self._owner, counted=False)
                     interrupted = False
-                if not self.step():
-                    due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
-                    pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
+                pause = 0.0 if self.step() else self._idle_seconds()
             except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
                 self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
                 interrupted = True
                 pause = PAUSE_SECONDS
-            if pause:
-                self._bell.wait(pause)
+            self._bell.wait(pause)
 
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""
@@ -124,6 +120,11 @@ class Courier:
             # Whoever met the error goes behind the others: what makes a destination abort must not block it for ever.
             self._postpone(waiting[1:] + waiting[:1] if sending else waiting, error)
         return len(leases)
+
+    def _idle_seconds(self) -> float:
+        """Return how long there is nothing to do unless somebody rings."""
+        due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
+        return IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
 
     def _deliver(self, peer: StoragePeer, lease: Lease) -> None:
         started = time.monotonic()

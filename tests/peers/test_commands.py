@@ -92,6 +92,24 @@ def test_every_command_refuses_a_configuration_with_an_unknown_key(tmp_path: Pat
     assert told.stderr.endswith("unknown key 'audit.checkpoint_second'; did you mean 'audit.checkpoint_seconds'?\n")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("RADNODE_NODE__PROT", "1", "RADNODE_NODE__PROT: unknown key 'node.prot'; did you mean 'node.port'?"),
+        ("RADNODE_DETEKT__BATCH", "1", "RADNODE_DETEKT__BATCH: unknown key 'detekt'; did you mean 'detect'?"),
+        ("RADNODE_NODE__PORT", "high", "RADNODE_NODE__PORT: node.port: Input should be a valid integer"),
+        ("RADNODE_PEERS", "MODALITY1", "A RADNODE_ variable that stands for a whole section or list must be JSON."),
+    ],
+)
+def test_override_that_cannot_be_used_exits_3_and_names_the_variable(
+    node: NodeProcess, variable: str, value: str, sentence: str
+) -> None:
+    told = radnode("check", "-c", node.config, environment={variable: value})
+    assert (told.returncode, told.stdout) == (3, "")
+    assert _one_sentence(told.stderr)
+    assert told.stderr.startswith(f"radnode: {sentence}")
+
+
 def test_configuration_that_is_not_there_exits_3_and_says_how_to_make_one(tmp_path: Path) -> None:
     told = radnode("check", "-c", tmp_path / "radnode.toml")
     assert (told.returncode, told.stdout) == (3, "")

@@ -101,7 +101,7 @@ def _tell(story: Story) -> None:
     for job in dead[:2]:
         story.command("jobs", "show", str(job["job"]))
         story.command("jobs", "retry", str(job["job"]))
-        story.command("jobs", "retry", "999999", code=1)
+    story.command("jobs", "retry", "999999", code=1)
     story.command("jobs", "discard", str(dead[2]["job"]))
     story.command("results", "list")
     story.command("results", "export", dead[0]["subject"], "-o", node.folder.parent / "films" / "exported.dcm")

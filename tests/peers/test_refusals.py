@@ -19,6 +19,7 @@ from radnode.pki import fingerprint, make_test_pki
 
 CALLING_NOT_RECOGNIZED = bytes.fromhex("03000000000400010103")  # A-ASSOCIATE-RJ 1/1/3, PS3.8 9.3.4
 CALLED_NOT_RECOGNIZED = bytes.fromhex("03000000000400010107")  # 1/1/7
+ACCEPTED = b"\x02"  # A-ASSOCIATE-AC, 9.3.3
 CLOSED = b""
 SILENT, HALF = 50, 5
 
@@ -69,7 +70,8 @@ def refused(node: NodeProcess) -> Iterator[Callable[[], tuple[dict, dict]]]:
 
     def told() -> tuple[dict, dict]:
         wait_for(lambda: len(node.trail("peer_refused")) > entries, 10, "the refusal is in the trail")
-        assert node.run("echo").returncode == 0  # answered after the refusal, so a second one would show by now
+        context = tls(node.folder / "pki" / "ca.crt", node.folder / "pki" / "modality.crt")
+        assert answer(node.port, context, GOOD_REQUEST)[:1] == ACCEPTED  # after it, so a second one would show by now
         [line], [entry] = _lines(node)[lines:], node.trail("peer_refused")[entries:]
         return line, entry
 
@@ -137,7 +139,7 @@ def test_echo_is_answered_within_a_second_beside_silent_clients(node: NodeProces
             stack.enter_context(connect(node.port)).sendall(_client_hello()[:100])
         context = tls(node.folder / "pki" / "ca.crt", node.folder / "pki" / "modality.crt")
         began = time.monotonic()
-        assert answer(node.port, context, GOOD_REQUEST)[:1] == b"\x02"  # A-ASSOCIATE-AC
+        assert answer(node.port, context, GOOD_REQUEST)[:1] == ACCEPTED
         assert time.monotonic() - began < 1
         echo = node.run("echo")
         assert echo.returncode == 0, echo.stderr

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pydicom
 from pydicom.data import get_testdata_file
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.tag import Tag
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
 
 DATA = Path(__file__).parents[1] / "data"
@@ -45,6 +48,14 @@ def undecodable(path: Path, **elements: object) -> Dataset:
     dataset.PixelData = encapsulate([b"\xff\xd8 this is no image \xff\xd9"])
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+def with_raw(dataset: Dataset, keyword: str, vr: str, value: bytes) -> Dataset:
+    """The image with these bytes as the value of one element, whatever they are."""
+    tag = Tag(tag_for_keyword(keyword))
+    value += b" " * (len(value) % 2)
+    dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
     return dataset
 
 
