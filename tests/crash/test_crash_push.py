@@ -36,9 +36,9 @@ def kill_five_times(node: CrashNode, ledger: Ledger, chance: random.Random) -> l
     """kill -9 everything whenever another sixth of the images was answered; return what each kill left behind."""
     left = []
     for kill in range(1, KILLS + 1):
-        ledger.pause = 0.05  # slow enough that the worker comes up while the push still runs
         wait_for(lambda kill=kill: len(ledger.promised) >= kill * IMAGES // (KILLS + 1), 60, f"kill {kill} is due")
         if kill != KILLS:  # the last one finds a worker that is still starting
+            ledger.pause = 0.4  # so that the push still runs when the worker is up
             wait_for(lambda: node.jobs()["analyse", "leased"], 60, "the worker is in the middle of a batch")
         ledger.pause = 0.0
         time.sleep(chance.uniform(0.05, 0.25))

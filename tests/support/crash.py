@@ -47,6 +47,11 @@ def children(pid: int) -> list[int]:
     return [child for child, (parent, state) in processes().items() if parent == pid and state != "Z"]
 
 
+def zombies(pid: int) -> list[int]:
+    """Return the dead children that a process has not waited for."""
+    return [child for child, (parent, state) in processes().items() if parent == pid and state == "Z"]
+
+
 def tree(pid: int) -> list[int]:
     """Return a process and everything below it, the root first."""
     return [pid, *(below for child in children(pid) for below in tree(child))]
@@ -115,13 +120,14 @@ class CrashNode(NodeProcess):
 
     def orphans(self) -> set[str]:
         """Return the sealed objects that no row names."""
-        return self._stored() - {row[0].hex() for row in self.query(_NAMED)}
+        return self.sealed() - {row[0].hex() for row in self.query(_NAMED)}
 
     def missing(self) -> set[str]:
         """Return the objects that a row names and that are not there."""
-        return {row[0].hex() for row in self.query(_NAMED)} - self._stored()
+        return {row[0].hex() for row in self.query(_NAMED)} - self.sealed()
 
-    def _stored(self) -> set[str]:
+    def sealed(self) -> set[str]:
+        """Return the sealed objects on disk."""
         return {path.stem for path in (self.folder / "objects").rglob("*.sealed")}
 
     def leftovers(self) -> list[Path]:
