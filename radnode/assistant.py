@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from radnode.audit import events, read
 from radnode.audit.events import AuditRecord
 from radnode.detect.worker import elements
-from radnode.errors import ConfigError, MalformedDataSet
+from radnode.errors import ConfigError, MalformedDataSet, RadnodeError
 from radnode.identify import identify
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import get_instance
@@ -115,9 +115,13 @@ class RadiologistAssistant:
         source = elements(analyzed.header, ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
         reports = [(item, node.compose(analyzed.header, item, instance.received)) for item in analyzed.analyses]
         prepared = [node.results.prepare(instance, source, item, report) for item, report in reports]
-        with transaction(node.engine) as tx:
-            new = [item for item in prepared if item is not None]
-            node.results.commit(tx, new, analyzed.deliver, self._actor)
+        new = [item for item in prepared if item is not None]
+        try:
+            with transaction(node.engine) as tx:
+                node.results.commit(tx, new, analyzed.deliver, self._actor)
+        except RadnodeError:
+            node.results.discard(new)
+            raise
         node.results.announce()
         return [node.pseudonyms.result(receipt.instance, report.SOPInstanceUID) for _item, report in reports]
 

@@ -26,8 +26,9 @@ class Finding:
 
 
 def examine(node: Node) -> Iterator[Finding]:
-    """Look at keys, certificates, disk, database, models and destinations, one finding each."""
+    """Look at rules, keys, certificates, disk, database, models and destinations, one finding each."""
     yield Finding("config", True, f"read; AE title {node.settings.node.ae_title}, port {node.settings.node.port}")
+    yield _try("rules", lambda: _rules(node))
     yield _try("keys", lambda: _keys(node))
     for name in ("certificate", "ca"):
         yield _try(f"tls.{name}", lambda name=name: _certificate(node, name))  # type: ignore[misc]
@@ -48,13 +49,19 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, False, str(error))
 
 
+def _rules(node: Node) -> str:
+    _ = node.rules
+    return f"{len(node.settings.rules)}, all of them can be used"
+
+
 def _keys(node: Node) -> str:
-    _ = node.vault, node.audit, node.pseudonyms
+    _ = node.audit, node.pseudonyms
+    studies = node.study_keys.check()
     node.sequencer()
     wide = [path.name for path in node.key_folder.iterdir() if path.stat().st_mode & 0o077]
     if wide:
         raise RadnodeError(f"{wide[0]} in {node.key_folder} is open to other users; chmod it to 0600.")
-    return f"complete, private, in {node.key_folder}"
+    return f"complete, private, in {node.key_folder}; {studies} study keys"
 
 
 def _certificate(node: Node, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import string
@@ -47,15 +48,18 @@ def initialise(folder: Path, port: int, pacs: DestinationSettings | None) -> Pat
     os.umask(0o077)
     folder = folder.resolve()
     config = folder / "radnode.toml"
-    for present in (config, folder / "keys", folder / "pki"):
+    for present in (config, *(folder / name for name in ("keys", "pki", "models", "node.db", "objects", "audit"))):
         if present.exists():
             raise ConfigError(f"{present} exists already; choose another folder, or remove the node there first.")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    _make_keys(folder / "keys")
-    make_test_pki(folder / "pki")
-    _copy_models(folder / "models")
-    _write(config, render(folder, port, pacs).encode())
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        _make_keys(folder / "keys")
+        make_test_pki(folder / "pki")
+        _copy_models(folder / "models")
+        _write(config, render(folder, port, pacs).encode())
+    except OSError as error:
+        raise ConfigError(f"The node cannot be made in {folder}: {error.strerror}.") from error
     load_settings(config)
     return config
 
@@ -72,15 +76,20 @@ def fill(data_dir: str, port: int, pacs: DestinationSettings | None, fingerprint
     destination = _NO_DESTINATION
     if pacs is not None:
         destination = _DESTINATION.substitute(
-            ae_title=pacs.ae_title, host=pacs.host, port=pacs.port, tls=str(pacs.tls).lower()
+            ae_title=_text(pacs.ae_title), host=_text(pacs.host), port=pacs.port, tls=str(pacs.tls).lower()
         )
     return template.substitute(
-        data_dir=data_dir.replace("\\", "\\\\").replace('"', '\\"'),
+        data_dir=_text(data_dir),
         port=port,
         destinations=destination,
         deliver="" if pacs is None else '"pacs"',
         **{f"{name}_fingerprint": value for name, value in fingerprints.items()},
     )
+
+
+def _text(value: str) -> str:
+    """Return a value as it stands between the quotes of a TOML basic string."""
+    return json.dumps(value, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
 
 
 def _make_keys(folder: Path) -> None:

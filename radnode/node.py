@@ -7,6 +7,7 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 from __future__ import annotations
 
 import getpass
+import os
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -99,10 +100,14 @@ class Node:
         return AuditLog(read_key(self.key_folder / "audit.key"))
 
     @cached_property
+    def study_keys(self) -> StudyKeys:
+        """The data keys of the studies."""
+        return StudyKeys(self.engine, FileKeyProvider(self.key_folder))
+
+    @cached_property
     def vault(self) -> Vault:
         """Sealed objects."""
-        study_keys = StudyKeys(self.engine, FileKeyProvider(self.key_folder))
-        return Vault(study_keys, FileObjectStore(self.settings.data_dir / "objects"))
+        return Vault(self.study_keys, FileObjectStore(self.settings.data_dir / "objects"))
 
     @cached_property
     def rules(self) -> Rules:
@@ -136,7 +141,7 @@ class Node:
 
     def actor(self) -> Actor:
         """The node itself, acting as the operating-system user it runs as."""
-        return Actor(ae=self.settings.node.ae_title, user=getpass.getuser())
+        return Actor(ae=self.settings.node.ae_title, user=user_name())
 
     def record(self, event: Event, actor: Actor, **detail: str | int) -> None:
         """Audit one event that stands for itself, in a transaction of its own."""
@@ -198,7 +203,7 @@ class Node:
         path = self.key_folder / "audit-sign.key"
         try:
             signer = Signer.from_string(path.read_text(encoding="utf-8"))
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise KeyUnavailable(f"The key file {path} cannot be read; restore it from its backup.") from error
         return Sequencer(self.engine, self.audit_folder, signer, ORIGIN, self.settings.audit.checkpoint_seconds)
 
@@ -207,3 +212,11 @@ class Node:
         sequencer = self.sequencer()
         if sequencer.acquire(blocking=False):
             sequencer.close()
+
+
+def user_name() -> str:
+    """Return the operating-system user, by number where the number has no name (as in many containers)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

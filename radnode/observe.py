@@ -8,6 +8,7 @@ messages quote values. Uncaught exceptions are reported by class and place, for 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import traceback
@@ -53,6 +54,7 @@ def configure(role: str) -> Log:
     quiet()
     logging.getLogger().handlers[:] = [_LibraryHandler(level=logging.ERROR)]
     sys.excepthook = _report_uncaught
+    sys.unraisablehook = lambda args: _report_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     threading.excepthook = lambda args: _report_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     return logger()
 
@@ -89,7 +91,12 @@ def describe(error: BaseException) -> dict[str, str]:
 
 
 def _value(value: Any) -> Any:
-    return value[:MAX_TEXT] if isinstance(value, str) else value
+    """Return a value that may be printed: text is cut, what is neither text nor number is named by its type."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return type(value).__name__
 
 
 class _LibraryHandler(logging.Handler):

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.audit.log import AuditLog
-from radnode.errors import StorageError
+from radnode.errors import RadnodeError
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
 from radnode.jobs.queue import Queue
@@ -88,7 +88,7 @@ class Results:
         object_id = self._vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
         try:
             report_id = self._vault.put(instance.study, Kind.REPORT, report.part10)
-        except StorageError:
+        except RadnodeError:
             self._vault.discard(object_id)
             raise
         row = ResultRow(
@@ -104,8 +104,13 @@ class Results:
         return Prepared(row, analysis, self._pseudonyms.instance(report.SOPInstanceUID), dict(source))
 
     def commit(self, tx: Connection, prepared: Sequence[Prepared], destinations: Sequence[str], actor: Actor) -> None:
-        """Add results, their delivery jobs and their audit entries to the caller's transaction."""
+        """Add results, their delivery jobs and their audit entries to the caller's transaction.
+
+        A result that was committed by another since it was prepared is left out.
+        """
         for result in prepared:
+            if find_result(tx, result.row.result) is not None:
+                continue
             add_result(tx, result.row)
             for destination in destinations:
                 self._queue.add(tx, JobKind.DELIVER, result.row.result, destination)
@@ -123,15 +128,14 @@ class Results:
             self._audit.record(tx, analysed)
             self._audit.record(tx, created)
 
-    def withdraw(self, prepared: Sequence[Prepared]) -> None:
-        """Remove the objects of results whose commit failed; where the database cannot say that it did, they stay."""
-        with contextlib.suppress(StorageError):
-            with reading(self._engine) as tx:
-                kept = {row.object_id for item in prepared if (row := find_result(tx, item.row.result)) is not None}
-            for item in prepared:
-                if item.row.object_id not in kept:
-                    self._vault.discard(item.row.object_id)
-                    self._vault.discard(item.row.report_id)
+    def discard(self, prepared: Sequence[Prepared]) -> None:
+        """Remove the objects of results whose commit did not happen; what the index names stays."""
+        for result in prepared:
+            with contextlib.suppress(RadnodeError), reading(self._engine) as tx:
+                found = find_result(tx, result.row.result)
+                if found is None or found.object_id != result.row.object_id:
+                    self._vault.discard(result.row.object_id)
+                    self._vault.discard(result.row.report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""

@@ -36,7 +36,7 @@ class Rules:
 
     def __init__(self, rules: Sequence[RuleSettings]) -> None:
         self._rules = [
-            ({key: _pattern(key, value) for key, value in rule.match.items()}, rule.detect, rule.deliver)
+            ({key: _patterns(key, value) for key, value in rule.match.items()}, rule.detect, rule.deliver)
             for rule in rules
         ]
 
@@ -45,7 +45,7 @@ class Rules:
         detect: dict[str, None] = {}
         deliver: dict[str, None] = {}
         for match, detectors, destinations in self._rules:
-            if all(pattern.fullmatch(elements.get(key, "")) for key, pattern in match.items()):
+            if all(_fits(patterns, elements.get(key, "")) for key, patterns in match.items()):
                 detect |= dict.fromkeys(detectors)
                 deliver |= dict.fromkeys(destinations)
         return Decision(tuple(detect), tuple(deliver))
@@ -55,12 +55,17 @@ class Rules:
         return frozenset(key for match, _detect, _deliver in self._rules for key in match)
 
 
-def _pattern(keyword: str, value: str | Sequence[str]) -> re.Pattern[str]:
-    if keyword != CALLING_AE and tag_for_keyword(keyword) is None:
+def _fits(patterns: Sequence[re.Pattern[str]], value: str) -> bool:
+    return any(pattern.fullmatch(value) for pattern in patterns)
+
+
+def _patterns(keyword: str, value: str | Sequence[str]) -> list[re.Pattern[str]]:
+    """Compile the choices one by one, so that each may begin with flags of its own: `re:(?i)chest.*`."""
+    if keyword != CALLING_AE and (not keyword or tag_for_keyword(keyword) is None):
         raise ConfigError(f"A rule matches {keyword!r}, which is not the keyword of a Data Element.")
     choices = [value] if isinstance(value, str) else value
     try:
-        return re.compile("|".join(f"(?:{_expression(choice)})" for choice in choices), re.DOTALL)
+        return [re.compile(_expression(choice), re.DOTALL) for choice in choices]
     except re.error as error:
         raise ConfigError(f"The rule for {keyword} has a broken regular expression: {error}.") from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from radnode.errors import ConfigError
 
@@ -177,7 +177,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Settings:
-        known = {destination.name for destination in self.destinations}
+        names = [destination.name for destination in self.destinations]
+        known = set(names)
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the destination {name!r} is listed twice in [[destinations]]")
         for rule in self.rules:
             for name in rule.deliver:
                 if name not in known:
@@ -230,6 +234,10 @@ def load_settings(path: Path) -> Settings:
         settings = Settings(**document)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from error
+    except SettingsError as error:
+        raise ConfigError(
+            "A RADNODE_ variable of the environment cannot be read; lists are written as JSON."
+        ) from error
     return settings.model_copy(update={"data_dir": (path.resolve().parent / settings.data_dir).resolve()})
 
 
@@ -238,19 +246,19 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{_nearest(first['loc'])}."
+        return f"unknown key {where!r}{_nearest(first['loc'])}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{where or 'configuration'}: {message}."
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:
-    """Name the valid key nearest to the unknown one at `location`."""
+    """End a sentence with the valid key nearest to the unknown one at `location`."""
     fields: Any = Settings.model_fields
     for part in location[:-1]:
         if isinstance(part, str) and part in fields:
             fields = _fields_of(fields[part].annotation)
     close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.0)
-    return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])!r}?" if close else ""
+    return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])!r}?" if close else "."
 
 
 def _fields_of(annotation: Any) -> dict[str, Any]:

@@ -58,8 +58,9 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; return the exit code.
 
         Raises:
-            ConfigError: another supervisor runs one of these roles on the same data folder.
+            ConfigError: another supervisor runs one of these roles on the same data folder, or a rule cannot be used.
         """
+        _ = self._node.rules  # broken ones stop the node before it promises to follow them
         self._lock_roles()
         self._repair()
         for name in (signal.SIGTERM, signal.SIGINT):

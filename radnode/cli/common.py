@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from radnode.audit.events import Actor
-from radnode.node import Node
+from radnode.node import Node, user_name
 from radnode.settings import find_config, load_settings
 
 Command = Callable[..., Any]
@@ -34,7 +33,7 @@ def open_node(config: Path | None) -> Node:
 
 def user() -> Actor:
     """Return who runs the command."""
-    return Actor(user=getpass.getuser())
+    return Actor(user=user_name())
 
 
 def print_json(value: object) -> None:

@@ -24,7 +24,7 @@ def results() -> None:
 @json_option
 @click.option("--patient", help="Only this Patient ID.")
 @click.option("--issuer", default="", help="Issuer of that Patient ID.")
-@click.option("--limit", default=1000, show_default=True, type=click.IntRange(1))
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(1), help="How many at most.")
 def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, limit: int) -> None:
     """List results, newest first."""
     node = open_node(config)

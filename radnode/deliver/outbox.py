@@ -7,6 +7,7 @@ tried again with growing pauses, without end; a refusal for good makes a dead le
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -19,7 +20,16 @@ from sqlalchemy import Engine
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
-from radnode.errors import DeliveryError, DestinationHolds, DestinationRefused, RadnodeError, StaleLease
+from radnode.errors import (
+    DeliveryError,
+    DestinationHolds,
+    DestinationRefused,
+    MalformedDataSet,
+    NotFoundError,
+    RadnodeError,
+    SealBroken,
+    StaleLease,
+)
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import ResultRow, get_result
 from radnode.jobs.queue import Queue
@@ -82,34 +92,37 @@ class Courier:
         interrupted = False  # whether a step failed midway and its leases are still to be given back
         while not stop.is_set():
             self._bell.clear()
+            pause = 0.0
             try:
                 if interrupted:
                     self._queue.release(self._owner, counted=False)
                     interrupted = False
-                if self.step():
-                    continue
-                due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
-                pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
+                if not self.step():
+                    due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
+                    pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
             except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
                 self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
                 interrupted = True
-                stop.wait(PAUSE_SECONDS)
-                continue
-            self._bell.wait(pause)
+                pause = PAUSE_SECONDS
+            if pause:
+                self._bell.wait(pause)
 
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""
         seconds = BATCH * self._settings.timeout_seconds + 60
         leases = self._queue.lease(JobKind.DELIVER, self._owner, seconds, BATCH, self._destination.name)
         waiting = list(leases)
+        sending = False
         try:
             if waiting:
                 with self._connect(self._destination) as peer:
+                    sending = True
                     while waiting:
                         self._deliver(peer, waiting[0])
                         waiting.pop(0)
-        except DeliveryError as error:  # a rejected association says nothing about the objects, so they wait too
-            self._postpone(waiting, error)
+        except RadnodeError as error:  # a rejected association says nothing about the objects, so they wait too
+            # Whoever met the error goes behind the others: what makes a destination abort must not block it for ever.
+            self._postpone(waiting[1:] + waiting[:1] if sending else waiting, error)
         return len(leases)
 
     def _deliver(self, peer: StoragePeer, lease: Lease) -> None:
@@ -118,14 +131,10 @@ class Courier:
             result = get_result(tx, lease.subject)
         try:
             report = self._vault.get(result.report_id)
-        except RadnodeError as error:
-            self._postpone([lease], error)
-            return
-        try:
             peer.store(report)
         except DestinationHolds:  # sent before, the answer lost: a report's UID derives from what it says
             self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
-        except DestinationRefused as error:
+        except (DestinationRefused, NotFoundError, SealBroken, MalformedDataSet) as error:
             self._settle(lease, result, events.DELIVERY_FAILED, error)
             self._log.error("report_refused", result=lease.subject, job=lease.job_id, message=str(error))
             return
@@ -135,7 +144,7 @@ class Courier:
             "report_delivered", result=lease.subject, study=result.study, instance=result.instance, duration_ms=duration
         )
 
-    def _settle(self, lease: Lease, result: ResultRow, event: Event, error: DestinationRefused | None) -> None:
+    def _settle(self, lease: Lease, result: ResultRow, event: Event, error: RadnodeError | None) -> None:
         record = AuditRecord(
             event,
             self._actor,
@@ -157,16 +166,15 @@ class Courier:
         self._wake("sequencer")
 
     def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
-        """Put off everything that this attempt did not reach: 2^n times the first pause, with jitter."""
+        """Put off what this attempt did not deliver, in this order: 2^n times the first pause, with jitter."""
+        if not leases:
+            return
+        attempt = min(lease.attempt for lease in leases)
+        pause = min(self._settings.retry_max_seconds, self._settings.retry_seconds * 2 ** min(attempt - 1, 16))
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311 (spreads load; no secret)
         with transaction(self._engine) as tx:
-            for lease in leases:
-                pause = min(
-                    self._settings.retry_max_seconds, self._settings.retry_seconds * 2 ** min(lease.attempt, 16)
-                )
-                pause *= random.uniform(0.5, 1.0)  # noqa: S311 (spreads load; no secret)
-                self._queue.postpone(tx, lease, pause, str(error))
-        attempt, event = (
-            leases[0].attempt,
-            "destination_unavailable" if isinstance(error, DeliveryError) else "report_unreadable",
-        )
+            for place, lease in enumerate(leases):
+                with contextlib.suppress(StaleLease):  # another courier has it
+                    self._queue.postpone(tx, lease, pause + place / 1000, str(error))
+        event = "destination_unavailable" if isinstance(error, DeliveryError) else "delivery_stalled"
         self._log.warning(event, count=len(leases), attempt=attempt, error=type(error).__name__, message=str(error))

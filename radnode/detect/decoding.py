@@ -2,8 +2,9 @@
 
 Objects go to the child and pixels come back over one pipe; nothing touches the disk. The child is started
 afresh ("spawn"), never imports torch, is bounded in memory, and ends at end of file on its pipe, which is what
-a parent that was killed leaves behind. What comes back is numbers, not a pickle: a codec that was taken over by
-a malicious image cannot make its parent run anything.
+a parent that was killed leaves behind; one that hangs in a codec just then is ended by its own alarm. What
+comes back is numbers, not a pickle: a codec that was taken over by a malicious image cannot make its parent
+run anything.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from radnode.model import Reason
 
 MEMORY_BYTES = 4 << 30
 START_SECONDS = 60.0
+ALARM_SECONDS = 2.0  # after the time-out, by when the parent would have killed the child
 _HEADER = struct.Struct(">IIIIIddB")  # source rows and columns, factor, rows, columns, mm, index into _SPACING_AT
 _DECLINED = b"!"  # begins the other answer, a Reason; no header begins so, as rows stay under 2**29
 _SPACING_AT: tuple[SpacingPlane | None, ...] = (None, "patient", "detector")
@@ -117,7 +119,7 @@ class DecoderChild:
             ours, theirs = self._context.Pipe(duplex=True)
             process = self._context.Process(
                 target=_serve,
-                args=(theirs, self._memory, self._decode, self._reduce_to),
+                args=(theirs, self._memory, self._timeout + ALARM_SECONDS, self._decode, self._reduce_to),
                 name="radnode-decoder",
                 daemon=True,
             )
@@ -139,7 +141,7 @@ class DecoderChild:
         raise DetectionError(Reason.DECODER_TIMEOUT)
 
 
-def _serve(pipe: Connection, memory_bytes: int, decode: Decode, reduce_to: int | None) -> None:
+def _serve(pipe: Connection, memory_bytes: int, seconds: float, decode: Decode, reduce_to: int | None) -> None:
     """Answer one object after the other until the parent is gone. Runs in the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes the pipe
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -150,8 +152,11 @@ def _serve(pipe: Connection, memory_bytes: int, decode: Decode, reduce_to: int |
     try:
         pipe.send_bytes(_READY)
         while True:
-            for part in _answer(pipe.recv_bytes(), decode, reduce_to):
+            part10 = pipe.recv_bytes()
+            signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM ends the process, whatever a codec holds
+            for part in _answer(part10, decode, reduce_to):
                 pipe.send_bytes(part)
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except (EOFError, OSError):
         return
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pydicom
 from pydicom.dataset import Dataset
-from sqlalchemy import Engine
+from pydicom.multival import MultiValue
+from sqlalchemy import Connection, Engine
 
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Task
@@ -27,15 +28,19 @@ from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, get_instance
 from radnode.jobs.queue import Queue
 from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
+from radnode.observe import describe
 from radnode.results import Prepared, Report, Results
 from radnode.rules import CALLING_AE, Decision, Rules
 from radnode.settings import DetectSettings
 from radnode.storage.vault import Vault
 
 STUCK = 70  # exit status of a worker whose detector hung (EX_SOFTWARE); the supervisor starts another
+TROUBLE_SECONDS = 10.0  # how long a job waits when disk, database or keys of this node fail
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _RETRIED = frozenset({Reason.MODEL_UNAVAILABLE, Reason.MODEL_RAISED, Reason.MODEL_OUTPUT_INVALID})
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Compose = Callable[[Dataset, Analysis, float], Report]
 
 
@@ -85,28 +90,34 @@ class Worker:
         seconds = self._settings.timeout_seconds + self._settings.batch * self._settings.decode_seconds + 60
         leases = self._queue.lease(JobKind.ANALYSE, self._owner, seconds, self._settings.batch)
         started = time.monotonic()
-        work = [opened for lease in leases if (opened := self._open(lease)) is not None]
+        work = [opened for lease in leases if (opened := self._guarded(lease, self._open, lease)) is not None]
         for batch in self._analyser.decode([task for item in work for task in item.tasks]):
             with self._watchdog():
                 batch.run()
         for item in work:
-            self._close(item, started)
+            self._guarded(item.lease, self._close, item, started)
         return len(leases)
 
-    def _open(self, lease: Lease) -> _Work | None:
-        """Unseal one instance and see what the rules want for it."""
-        if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended this process
-            self._bury(lease, Reason.TOO_MANY_ATTEMPTS.value)
-            return None
+    def _guarded(self, lease: Lease, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
+        """Do one job's part: whatever it raises costs this job a try and its neighbours nothing."""
         try:
-            with reading(self._engine) as tx:
-                instance = get_instance(tx, lease.subject)
-            part10 = self._vault.get(instance.object_id)
-            header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
-            decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
-        except (RadnodeError, OSError, ValueError, pydicom.errors.InvalidDicomError) as error:
+            return work(*arguments, **options)
+        except StaleLease:
+            self._log.warning("lease_lost", instance=lease.subject, job=lease.job_id, attempt=lease.attempt)
+        except Exception as error:  # noqa: BLE001 (libraries raise anything on what a peer sent)
             self._give_back(lease, error)
+        return None
+
+    def _open(self, lease: Lease) -> _Work | None:
+        """Unseal one instance and see what the rules want for it; None when it is given up."""
+        if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended this process
+            self._bury(lease, Reason.TOO_MANY_ATTEMPTS)
             return None
+        with reading(self._engine) as tx:
+            instance = get_instance(tx, lease.subject)
+        part10 = self._vault.get(instance.object_id)
+        header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
+        decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
         work = _Work(lease, instance, header, decision)
         exhausted = lease.attempt > self._settings.max_attempts
         for name in decision.detect if is_image(header) else ():
@@ -124,23 +135,17 @@ class Worker:
         if failed is not None and failed.reason in _RETRIED and lease.attempt < self._settings.max_attempts:
             self._postpone(lease, str(failed.reason))
             return
-        prepared: list[Prepared] = []
+        prepared = self._prepare(work, analyses)
         try:
-            self._prepare(work, analyses, prepared)
             with transaction(self._engine) as tx:
                 self._results.commit(tx, prepared, work.decision.deliver, self._actor)
                 if failed is not None and failed.reason in _RETRIED | {Reason.TOO_MANY_ATTEMPTS}:
                     self._queue.bury(tx, lease, str(failed.reason))
                 else:
                     self._queue.finish(tx, lease)
-        except StaleLease:
-            self._results.withdraw(prepared)
-            self._log.warning("lease_lost", instance=lease.subject, job=lease.job_id, attempt=lease.attempt)
-            return
-        except RadnodeError as error:
-            self._results.withdraw(prepared)
-            self._give_back(lease, error)
-            return
+        except RadnodeError:
+            self._results.discard(prepared)
+            raise
         self._results.announce()
         duration = round((time.monotonic() - started) * 1000, 1)
         common = {"instance": lease.subject, "study": work.instance.study, "job": lease.job_id, "duration_ms": duration}
@@ -151,34 +156,49 @@ class Worker:
         if not analyses:
             self._log.info("image_kept", **common)
 
-    def _prepare(self, work: _Work, analyses: Sequence[Analysis], prepared: list[Prepared]) -> None:
-        """Make what is new among the results durable and add it to `prepared`, also when a later one fails."""
+    def _prepare(self, work: _Work, analyses: Sequence[Analysis]) -> list[Prepared]:
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
-        for analysis in analyses:
-            report = self._compose(work.header, analysis, work.instance.received)
-            item = self._results.prepare(work.instance, source, analysis, report)
-            if item is not None:
-                prepared.append(item)
+        received = work.instance.received
+        composed = [(analysis, self._compose(work.header, analysis, received)) for analysis in analyses]
+        prepared: list[Prepared] = []
+        try:
+            for analysis, report in composed:
+                result = self._results.prepare(work.instance, source, analysis, report)
+                prepared += [] if result is None else [result]
+        except RadnodeError:
+            self._results.discard(prepared)
+            raise
+        return prepared
 
     def _give_back(self, lease: Lease, error: Exception) -> None:
-        """Postpone a job that met a fault, or bury it after its tries; those that will pass cost it no try."""
-        word = type(error).__name__
-        self._log.error("job_failed", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, error=word)
+        """Postpone a job that met a fault, or bury it after its tries. Trouble of this node's own counts as none."""
+        fault = describe(error)
+        self._log.error("job_failed", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, **fault)
         if isinstance(error, RadnodeError) and error.retry:
-            self._postpone(lease, word, counted=False)
+            with self._settling(lease) as tx:
+                self._queue.postpone(tx, lease, TROUBLE_SECONDS, fault["error"], counted=False)
         elif isinstance(error, NotFoundError) or lease.attempt > self._settings.max_attempts:
-            self._bury(lease, word)
+            self._bury(lease, fault["error"])
         else:
-            self._postpone(lease, word)
+            self._postpone(lease, fault["error"])
+
+    def _postpone(self, lease: Lease, word: str) -> None:
+        with self._settling(lease) as tx:
+            self._queue.postpone(tx, lease, float(2**lease.attempt), word)
 
     def _bury(self, lease: Lease, word: str) -> None:
         self._log.error("job_buried", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, error=word)
-        with transaction(self._engine) as tx:
+        with self._settling(lease) as tx:
             self._queue.bury(tx, lease, word)
 
-    def _postpone(self, lease: Lease, word: str, *, counted: bool = True) -> None:
-        with transaction(self._engine) as tx:
-            self._queue.postpone(tx, lease, float(2**lease.attempt), word, counted=counted)
+    @contextmanager
+    def _settling(self, lease: Lease) -> Iterator[Connection]:
+        """Open a transaction that gives one lease back; where that fails too, the role gives back all of this step."""
+        try:
+            with transaction(self._engine) as tx:
+                yield tx
+        except StaleLease as error:
+            self._log.warning("lease_lost", instance=lease.subject, job=lease.job_id, **describe(error))
 
     @contextmanager
     def _watchdog(self) -> Iterator[None]:
@@ -197,7 +217,7 @@ class Worker:
 
 
 def elements(header: Dataset, keywords: Sequence[str] | frozenset[str]) -> dict[str, str]:
-    """Return the values of elements as text, the empty string for what is missing or unreadable."""
+    """Return the values of elements as text, several with a backslash between; "" for what is missing or unreadable."""
     return {keyword: _text(header, keyword) for keyword in keywords}
 
 
@@ -206,4 +226,6 @@ def _text(header: Dataset, keyword: str) -> str:
         value = header.get(keyword)
     except (ValueError, TypeError, KeyError, NotImplementedError, OverflowError):
         return ""
+    if isinstance(value, MultiValue):
+        return "\\".join(map(str, value))
     return "" if value is None else str(value)

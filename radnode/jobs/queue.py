@@ -109,12 +109,12 @@ class Queue:
         self._settle(tx, lease, state=JobState.DEAD, error=error)
 
     def postpone(self, tx: Connection, lease: Lease, delay: float, error: str, *, counted: bool = True) -> None:
-        """Give the job back, due again in `delay` seconds; not `counted`, the attempt is as if it had not been.
+        """Give the job back, due again in `delay` seconds; not `counted`, this was no attempt.
 
         Raises:
             StaleLease: the job is no longer this worker's.
         """
-        attempts = lease.attempt - (0 if counted else 1)
+        attempts = lease.attempt if counted else lease.attempt - 1
         self._settle(tx, lease, state=JobState.READY, error=error, due=self._clock() + delay, attempts=attempts)
 
     def release(self, owner: str, *, counted: bool = True) -> int:
@@ -182,20 +182,9 @@ class Queue:
         with reading(self._engine) as tx:
             return {(JobKind(kind), JobState(state)): count for kind, state, count in tx.execute(query)}
 
-    def _settle(
-        self,
-        tx: Connection,
-        lease: Lease,
-        *,
-        state: JobState,
-        error: str | None,
-        due: float | None = None,
-        attempts: int | None = None,
-    ) -> None:
+    def _settle(self, tx: Connection, lease: Lease, **changed: object) -> None:
         held = and_(jobs.c.job == lease.job_id, jobs.c.state == JobState.LEASED, jobs.c.token == lease.token)
-        values: dict[str, object] = {"state": state, "error": error, "token": None, "owner": None, "expires": None}
-        values |= {"updated": self._clock()} | ({} if due is None else {"due": due})
-        values |= {} if attempts is None else {"attempts": attempts}
+        values = {"token": None, "owner": None, "expires": None, "updated": self._clock(), **changed}
         if not tx.execute(update(jobs).where(held).values(values)).rowcount:
             raise StaleLease(f"The lease of job {lease.job_id} has passed to another worker.")
 

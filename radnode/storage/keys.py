@@ -21,7 +21,7 @@ from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Column, Connection, Engine, Float, LargeBinary, MetaData, String, Table, select
+from sqlalchemy import Column, Connection, Engine, Float, LargeBinary, MetaData, String, Table, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -122,6 +122,20 @@ class StudyKeys:
         if row is None:
             raise KeyUnavailable("The key of this study is gone: the study was purged, or the database is another one.")
         return self._remember(row.study, self._open(row.key_id, row.kek_id, row.wrapped))
+
+    def check(self) -> int:
+        """Open one study key under each key-encryption key, and a new one; return how many study keys there are.
+
+        Raises:
+            KeyUnavailable, SealBroken: a key-encryption key is missing, damaged, or that of another node.
+        """
+        self._open(b"check", *self._provider.wrap(bytes(KEY), b"check"))
+        with self._connection() as connection:
+            rows = connection.execute(select(study_keys).group_by(study_keys.c.kek_id)).all()
+            count = connection.scalar(select(func.count()).select_from(study_keys)) or 0
+        for row in rows:
+            self._open(row.key_id, row.kek_id, row.wrapped)
+        return count
 
     def _load(self, study: str) -> StudyKey | None:
         with self._connection() as connection:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cxr.data import HELD_OUT, Film
+from cxr.data import HELD_OUT, SAMPLES, Film
 from cxr.evaluate import Figure
-from cxr.manifest import INTENDED_USE, OF
+from cxr.manifest import INTENDED_USE
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Measured:
 
 
 def _rows(figures: Sequence[Figure]) -> str:
-    return "\n".join(f"| {f.name} | {f.value:.2f} | {f.low:.2f}-{f.high:.2f} |" for f in figures)
+    return "\n".join(f"| {f.name} | {f.value:.3f} | {f.low:.3f}-{f.high:.3f} |" for f in figures)
 
 
 def card(version: str, device_uid: str, films: Sequence[Film], measured: Measured, models: int) -> str:
@@ -63,9 +63,10 @@ head on 256 x 256 pixels. The weights are the mean of {models} fine-tunings from
 over the film and its mirror image.
 
 ## What was measured
-On {read} films that radiologists read ({opaque} with opacity),
-{OF}. 95 % intervals by bootstrap over patients. **These are figures of the recipe, not of the shipped
-weights**: those were trained in the same way on the patients of all five folds, so no patient here is unseen by them.
+On {read} films that radiologists read ({opaque} with opacity), by 5-fold cross-validation: each film was judged by a
+model that had seen no film of its patient. 95 % intervals by bootstrap over patients. **These are figures of the
+recipe, not of the shipped weights**: those were trained in the same way on the patients of all five folds, so that no
+patient here is unseen by them.
 
 | figure | value | 95 % CI |
 |---|---|---|
@@ -99,7 +100,8 @@ So the figures within one view are the honest ones, and a point in a box is less
 ## Held-out patients
 {len(HELD_OUT)} patients were chosen by hand before training as candidates for sample films (conspicuous opacities
 and clean normal films) and left out of training and of every figure above. The shipped model on them; they are easy
-cases and no measure of quality:
+cases and no measure of quality. {SAMPLES[0]} and {SAMPLES[1]} were chosen among them as the project's sample films,
+after the shipped model was seen to get them right:
 
 | film | view | readers | score | highest point in a box |
 |---|---|---|---|---|

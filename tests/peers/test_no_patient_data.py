@@ -89,7 +89,7 @@ def _tell(story: Story) -> None:
             story.film(f"{label}-broken", films.file_bytes(films.undecodable(films.NORMAL, **elements))),
         ]
         story.film(f"{label}-truncated", films.file_bytes(films.fresh(films.NORMAL, **elements))[:-1000])
-        story.film(f"{label}-altered", film.replace(b"Chest PA", b"Chest AP"))
+        story.film(f"{label}-altered", film.replace(b"Chest AP", b"Chest PA"))
         uid = str(pydicom.dcmread(kept[-4]).SOPInstanceUID).encode()
         story.film(f"{label}-bad-uid", film.replace(uid, f"../{RUN}/../no/uid".encode().ljust(len(uid), b"x")))
     story.send(*kept)

@@ -132,15 +132,21 @@ def test_child_killed_from_outside_is_replaced(child: DecoderChild) -> None:
         assert child.pid != pid
 
 
-def test_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "hanging"])
+def test_child_dies_with_a_parent_that_is_killed(tmp_path: Path, busy: bool) -> None:
+    (tmp_path / "obedient_decoder.py").write_text(MODULE)
     program = tmp_path / "parent.py"
     program.write_text(
-        textwrap.dedent("""
-        import time
+        textwrap.dedent(f"""
+        import threading, time
+        import obedient_decoder
         from radnode.detect.decoding import DecoderChild
         if __name__ == "__main__":
-            child = DecoderChild(timeout_seconds=10.0)
+            child = DecoderChild(timeout_seconds=1.0, decode=obedient_decoder.obey)
             child.start()
+            if {busy}:
+                threading.Thread(target=child.decode, args=(b"hang",), daemon=True).start()
+                time.sleep(0.3)
             print(child.pid, flush=True)
             time.sleep(60)
         """)
@@ -149,9 +155,9 @@ def test_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        os.kill(pid, 0)
+        assert _alive(pid)
         parent.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 10
     while _alive(pid):
         assert time.monotonic() < deadline, "the child outlived its parent"
         time.sleep(0.02)

@@ -128,6 +128,19 @@ def test_key_that_is_destroyed_while_it_is_made_seals_nothing(rooms: Rooms, monk
         rooms.keys.of_study("a")
 
 
+def test_check_finds_a_missing_kek_and_the_kek_of_another_node(rooms: Rooms) -> None:
+    assert rooms.keys.check() == 0
+    rooms.keys.of_study("a")
+    assert rooms.keys.check() == 1
+    path = rooms.folder / "keys" / "kek-0001.key"
+    path.write_text("22" * 32)
+    with pytest.raises(SealBroken):
+        rooms.keys.check()
+    path.unlink()
+    with pytest.raises(KeyUnavailable):
+        rooms.keys.check()
+
+
 def test_memory_of_keys_is_bounded(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "CACHED_STUDIES", 3)
     found = [rooms.keys.of_study(str(number)) for number in range(6)]

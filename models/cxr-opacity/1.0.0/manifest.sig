@@ -1,2 +1,2 @@
 key-id: radnode-models
-signature: Qj1/o24TtNmpzAIMqgkguvYkRx9mBWO2QxxcLQrApjLx1hiamsuTggfe4ViWh2Y9L5T86vzX1f2bmV1B654xDg==
+signature: JwJ9oek+jCkSqxkviXGFXP8FCXPYJiiY5JRLlYuqG0PsnCdDO5Bv2PlYELR4otZNvHkNhWXcTxBfsiyDlCDCCg==

@@ -1,0 +1,277 @@
+"""The commands: exit codes, JSON that is JSON, help that exists, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from support import films
+from support.analyses import FINDING
+
+import radnode
+from radnode.audit.events import Actor
+from radnode.cli import cli, main
+from radnode.initialise import initialise
+from radnode.intake import Intake
+from radnode.jobs.database import reading, transaction
+from radnode.jobs.index import get_instance
+from radnode.model import JobKind, PeerIdentity, StoreRequest
+from radnode.node import Node
+from radnode.part10 import read_file_meta
+from radnode.results import Report
+from radnode.settings import load_settings
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RADNODE_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("radnode.cli.quiet", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node that holds one result, a dead delivery and a waiting one."""
+    made = Node(load_settings(initialise(tmp_path_factory.mktemp("cli") / "node", 2762, None)))
+    part10 = films.OPACITY.read_bytes()
+    meta = read_file_meta(part10)
+    peer = PeerIdentity("MODALITY1", None, "127.0.0.1")
+    request = StoreRequest(
+        peer, meta.sop_class_uid, meta.sop_instance_uid, meta.sop_class_uid, meta.transfer_syntax_uid
+    )
+    intake: Intake = made.intake
+    receipt = intake.receive(request, part10[meta.offset :], enqueue=False)
+    with reading(made.engine) as tx:
+        instance = get_instance(tx, receipt.instance)
+    source = {"PatientID": "P", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "SOPInstanceUID": "1.4"}
+    prepared = made.results.prepare(instance, source, FINDING, Report("2.25.1", b"the report"))
+    assert prepared is not None
+    with transaction(made.engine) as tx:
+        made.results.commit(tx, [prepared], ["pacs", "archive"], Actor(user="t"))
+    (lease,) = made.queue.lease(JobKind.DELIVER, "t:1", 60, 1, "pacs")
+    with transaction(made.engine) as tx:
+        made.queue.bury(tx, lease, "refused")
+    yield made
+    made.engine.dispose()
+
+
+class Run:
+    """Runs `radnode ...` as the entry point does."""
+
+    def __init__(self, node: Node, capture: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        self.config = str(node.settings.data_dir / "radnode.toml")
+        self._capture, self._patch = capture, patch
+
+    def __call__(self, *arguments: str, configured: bool = True) -> tuple[int, str, str]:
+        self._patch.setattr(sys, "argv", ["radnode", *arguments, *(("-c", self.config) if configured else ())])
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = self._capture.readouterr()
+        assert "Traceback" not in printed.err
+        return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def run(node: Node, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return Run(node, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_and_option_explains_itself(path: tuple[str, ...], run: Run) -> None:
+    command = COMMANDS[path]
+    assert command.help
+    assert command.help.strip().split("\n")[0].endswith(".")
+    for parameter in command.params:
+        assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+    code, out, _ = run(*path, "--help", configured=False)
+    assert code == 0
+    assert out.startswith("Usage: ")
+
+
+def test_version_and_help_of_the_whole(run: Run) -> None:
+    assert run("--version", configured=False) == (0, f"radnode, version {radnode.__version__}\n", "")
+    _, out, _ = run("-h", configured=False)
+    for name in cli.commands:
+        assert f"  {name} " in out
+    assert "Exit codes" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("jobs", "show"),
+        ("jobs", "show", "x"),
+        ("results", "list", "--limit", "0"),
+        ("audit", "show", "0"),
+    ],
+)
+def test_wrong_usage_is_2(run: Run, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments)[0] == 2
+
+
+def test_unknown_role_and_address_are_wrong_usage(run: Run) -> None:
+    assert run("serve", "--role", "cook")[0] == 2
+    assert run("init", "x", "--pacs", "nonsense", configured=False)[0] == 2
+    assert run("echo", "--to", "nonsense")[0] == 2
+
+
+def test_missing_or_broken_configuration_is_3_in_one_sentence(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("results", "list", configured=False)
+    assert (code, out) == (3, "")
+    assert err == "radnode: No radnode.toml here or in var/; make one with `radnode init`, or name one with -c.\n"
+    (tmp_path / "broken.toml").write_text("[node]\nprot = 1")
+    code, _, err = run("check", "-c", "broken.toml", configured=False)
+    assert (code, err.count("\n")) == (3, 1)
+    assert "did you mean 'node.port'" in err
+
+
+def test_what_is_not_there_is_1_in_one_sentence(run: Run) -> None:
+    for arguments in (
+        ("results", "show", "0" * 16),
+        ("jobs", "show", "99"),
+        ("jobs", "retry", "99"),
+        ("audit", "show", "999"),
+    ):
+        code, _, err = run(*arguments)
+        assert (code, err.count("\n")) == (1, 1), arguments
+        assert err.startswith("radnode: ")
+
+
+def test_destination_that_does_not_answer_is_1(run: Run) -> None:
+    code, _, err = run("echo", "--to", "127.0.0.1:1", "--plain")
+    assert (code, err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("results", "list"), ("jobs", "list"), ("jobs", "list", "--all"), ("models", "list"), ("models", "verify")],
+)
+def test_every_listing_is_a_table_or_a_list_of_json_objects(run: Run, arguments: tuple[str, ...]) -> None:
+    code, out, _ = run(*arguments, "--json")
+    rows: list[dict[str, Any]] = json.loads(out)
+    assert code == 0
+    assert rows
+    assert all(isinstance(row, dict) for row in rows)
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert len(out.splitlines()) >= len(rows)
+
+
+def test_check_tells_each_finding_and_is_json_too(run: Run) -> None:
+    code, out, _ = run("check", "--json")
+    rows = {row["subject"]: row for row in json.loads(out)}
+    assert {"config", "keys", "tls", "tls.certificate", "disk", "database", "destinations"} <= set(rows)
+    assert code == (0 if all(row["fit"] for row in rows.values()) else 1)
+    assert set(rows["config"]) == {"subject", "fit", "text"}
+
+
+def test_result_is_shown_exported_and_never_over_a_file(run: Run, tmp_path: Path) -> None:
+    (listed,) = json.loads(run("results", "list", "--json")[1])
+    code, out, _ = run("results", "show", listed["id"], "--json")
+    assert (code, json.loads(out)) == (0, listed)
+    _, out, _ = run("results", "show", listed["id"])
+    assert "finding" in out
+    assert "opacity" in out.lower()
+    assert run("results", "export", listed["id"], "-o", "report.dcm")[0] == 0
+    assert (tmp_path / "report.dcm").read_bytes() == b"the report"
+    assert (tmp_path / "report.dcm").stat().st_mode & 0o777 == 0o600
+    assert run("results", "export", listed["id"], "-o", "report.dcm")[0] == 1
+
+
+def test_dead_job_is_retried_and_discarded_under_audit(run: Run, node: Node) -> None:
+    jobs = {row["destination"]: row for row in json.loads(run("jobs", "list", "--json")[1])}
+    dead, waiting = str(jobs["pacs"]["job"]), str(jobs["archive"]["job"])
+    assert json.loads(run("jobs", "show", dead, "--json")[1])["error"] == "refused"
+    assert "refused" in run("jobs", "show", dead)[1]
+    assert run("jobs", "discard", waiting)[0] == 1
+    assert run("jobs", "retry", dead)[0] == 0
+    assert node.queue.show(int(dead)).state == "ready"
+    entries = [json.loads(line) for line in run("audit", "tail", "--json", "-n", "50")[1].splitlines()]
+    changed = [entry for entry in entries if entry["event"].endswith("job_changed")]
+    assert [entry["detail"] for entry in changed] == [{"change": "retried", "job": int(dead)}]
+
+
+def test_trail_is_shown_and_verified_and_a_changed_byte_is_1(run: Run, node: Node) -> None:
+    run("results", "list")
+    assert json.loads(run("audit", "show", "1", "--identity")[1])["identity"]["PatientID"]
+    assert run("audit", "tail")[0] == 0
+    code, out, _ = run("audit", "verify")
+    assert (code, out.split(",")[0]) == (0, "audit verify: ok")
+    assert json.loads(run("audit", "verify", "--json")[1])["ok"] is True
+    (trail,) = node.audit_folder.glob("*.jsonl")
+    before = trail.read_bytes()
+    trail.write_bytes(before.replace(b"result_read", b"result_reaD", 1))
+    code, out, _ = run("audit", "verify")
+    assert code == 1
+    assert "BROKEN, entry " in out
+    trail.write_bytes(before)
+    assert run("audit", "verify")[0] == 0
+
+
+def test_keys_that_are_gone_are_one_sentence(run: Run, node: Node) -> None:
+    folder = node.key_folder
+    folder.rename(folder.with_name("away"))
+    try:
+        for arguments in (
+            ("results", "list"),
+            ("audit", "tail"),
+            ("audit", "verify"),
+            ("jobs", "retry", "1"),
+            ("check",),
+        ):
+            code, _, err = run(*arguments)
+            assert code in (1, 3), arguments
+            assert err.count("\n") <= 1
+    finally:
+        folder.with_name("away").rename(folder)
+
+
+def test_init_says_what_it_made_and_refuses_to_do_it_twice(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("init", "fresh", "--port", "104", "--pacs", "PACS@[::1]:4242", "--pacs-plain", configured=False)
+    assert code == 0
+    assert "MODALITY1" in out
+    settings = load_settings(tmp_path / "fresh/radnode.toml")
+    assert (settings.node.port, settings.destinations[0].host, settings.destinations[0].tls) == (104, "::1", False)
+    code, _, err = run("init", "fresh", configured=False)
+    assert (code, err.count("\n")) == (3, 1)
+
+
+@pytest.mark.parametrize("name", ["kek-0001.key", "pseudonym.key", "audit.key", "audit-sign.key"])
+@pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 64])
+def test_key_that_is_damaged_is_one_sentence(run: Run, node: Node, name: str, content: bytes) -> None:
+    path = node.key_folder / name
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        code, _, err = run("results", "list", "--patient", "P")
+        assert code in (0, 1)  # 0: the command had no use for that key
+        assert err.count("\n") == code
+        assert run("check")[0] == 1
+    finally:
+        path.write_bytes(before)
+
+
+def test_database_that_is_damaged_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    config = initialise(tmp_path / "broken", 2762, None)
+    (config.parent / "node.db").write_bytes(b"no database " * 400)
+    for arguments in (("results", "list"), ("jobs", "list"), ("audit", "tail"), ("check",)):
+        code, _, err = run(*arguments, "-c", str(config), configured=False)
+        assert code == 1, arguments
+        assert err.count("\n") == (0 if arguments == ("check",) else 1)

@@ -1,0 +1,136 @@
+"""The documents say what is there: commands, options, settings, exit codes, events, rules, links."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from radnode import errors
+from radnode.audit import events
+from radnode.cli import cli
+from radnode.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+ALL = "\n".join(PAGES.values())
+SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "radnode").rglob("*.py")}
+RULES = "tls|pdu|calling|called|certificate|too|address|store|protocol|application|association|message|no"
+LOG_METHODS = {"info", "warning", "error", "critical"}
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def log_events() -> set[str]:
+    """The first argument of every call of a logger, where it is a word."""
+    found = set()
+    for tree in SOURCES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOG_METHODS:
+                for argument in node.args[:1]:
+                    found |= {
+                        item.value
+                        for item in ast.walk(argument)
+                        if isinstance(item, ast.Constant) and isinstance(item.value, str) and item.value.islower()
+                    }
+    return {event for event in found if re.fullmatch(r"[a-z]+(_[a-z]+)*", event)}
+
+
+@pytest.mark.parametrize("path", list(commands()), ids=" ".join)
+def test_every_command_stands_in_the_table_of_commands(path: tuple[str, ...]) -> None:
+    rows = [row for row in PAGES["operating.md"].splitlines() if row.startswith(f"| `radnode {path[0]}")]
+    assert any(re.search(rf"`(radnode {path[0]} )?{path[-1]}\b|`radnode {path[-1]}\b", row) for row in rows)
+
+
+def test_table_of_commands_names_no_command_that_is_not_there() -> None:
+    for row in re.findall(r"^\| `radnode (.*?) \|", PAGES["operating.md"], re.MULTILINE):
+        group = cli.commands[row.split("`")[0].split()[0]]
+        if isinstance(group, click.Group):
+            named = re.findall(r"`(?:radnode \w+ )?(\w+)", "`radnode " + row)
+            assert set(named) == set(group.commands)
+
+
+@pytest.mark.parametrize("option", re.findall(r"radnode [^`\n]*?(--[a-z-]+)", ALL))
+def test_every_option_that_is_named_is_there(option: str) -> None:
+    known = {"--help"}
+    for path in commands():
+        command: click.Command = cli
+        for name in path:
+            assert isinstance(command, click.Group)
+            command = command.commands[name]
+        known |= {name for parameter in command.params for name in parameter.opts}
+    assert option in known
+
+
+def test_every_exit_code_is_explained_in_manual_and_help() -> None:
+    codes = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
+    assert cli.help is not None
+    for text in (PAGES["operating.md"], cli.help):
+        found = re.search(r"Exit codes: (.*?)\.", text, re.DOTALL)
+        assert found is not None
+        assert {int(digit) for digit in re.findall(r"\b\d\b", found[1])} == codes | {0, click.UsageError.exit_code}
+
+
+def test_every_section_of_settings_that_is_named_is_there_with_its_key() -> None:
+    for section, key in re.findall(r"`(?:\[\[)?(\w+)\.(\w+)`", ALL):
+        if section in Settings.model_fields and f"{section}.{key}" != "node.db":
+            fields = Settings.model_fields[section].annotation
+            assert key in getattr(fields, "model_fields", {}), f"{section}.{key}"
+
+
+def test_every_audit_event_is_explained() -> None:
+    for event in events.CATALOGUE.values():
+        assert f"{event.code.value} {event.name}" in ALL
+
+
+def test_every_event_of_the_log_is_explained() -> None:
+    described = set(re.findall(r"`([a-z_]+)`", PAGES["operating.md"]))
+    assert log_events() - described == set()
+
+
+def test_every_rule_of_refusal_is_explained() -> None:
+    described = set(re.findall(r"`([a-z_]+)`", PAGES["operating.md"]))
+    constants = {
+        node.value
+        for path, tree in SOURCES.items()
+        if path.parent.name == "network"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    rules = {word for word in constants if re.fullmatch(f"({RULES})(_[a-z]+)+", word)}
+    assert len(rules) > 30
+    assert rules - described == set()
+
+
+def test_every_link_leads_somewhere() -> None:
+    for name, text in PAGES.items():
+        folder = ROOT if name == "README.md" else ROOT / "docs"
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            if not target.startswith(("http://", "https://")):
+                assert (folder / target).exists(), f"{name}: {target}"
+
+
+def test_examples_in_the_pages_are_of_their_language() -> None:
+    for language, body in re.findall(r"^ *```(\w+)\n(.*?)^ *```", ALL, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            compile(body, "example", "exec")
+        elif language == "toml":
+            tomllib.loads(body)
+
+
+def test_tiers_and_modules_that_are_named_are_there() -> None:
+    for path in re.findall(r"`((?:tests|radnode|scripts|config|docs)/[\w./-]+)`", ALL):
+        assert (ROOT / path.rstrip("/.")).exists(), path
+    for path in re.findall(r"`((?:network|storage|jobs|audit|detect|report|deliver)/\w+\.py)`", ALL):
+        assert (ROOT / "radnode" / path).exists(), path

@@ -1,0 +1,168 @@
+"""Results: what is printed has exactly the promised keys, and every look at it stands in the trail."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.analyses import ANALYSES, FINDING, NO_FINDING
+from support.rooms import Rooms, encoded, request_for, small
+
+from radnode.audit.events import Actor
+from radnode.errors import AuditError, NotFoundError, StoreUnavailable
+from radnode.jobs.database import reading, transaction
+from radnode.jobs.index import InstanceRow, get_instance
+from radnode.model import Analysis
+from radnode.results import Prepared, Report
+from radnode.storage import objects
+
+ACTOR = Actor(user="test")
+# design/interface.md, and `created`, which the listing shows
+KEYS = {"id", "outcome", "reason", "score", "peak", "findings", "model", "source", "report", "delivered", "created"}
+FINDING_KEYS = {"code", "scheme", "meaning", "score", "site", "laterality", "region", "diameter_mm"}
+SOURCE = {"PatientID": "SECRET-1", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "SOPInstanceUID": "1.4"}
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Iterator[Rooms]:
+    found = Rooms(tmp_path)
+    yield found
+    found.close()
+
+
+def instance(rooms: Rooms, number: int = 1, **elements: object) -> InstanceRow:
+    dataset = small(number, **elements)
+    receipt = rooms.intake.receive(request_for(dataset), encoded(dataset), enqueue=False)
+    with reading(rooms.engine) as tx:
+        return get_instance(tx, receipt.instance)
+
+
+def prepare(rooms: Rooms, analysis: Analysis = FINDING, number: int = 1, **elements: object) -> Prepared | None:
+    report = Report(f"2.25.{number}", b"the report")
+    return rooms.results.prepare(instance(rooms, number, **elements), SOURCE, analysis, report)
+
+
+def store(rooms: Rooms, analysis: Analysis = FINDING, number: int = 1, **elements: object) -> str:
+    prepared = prepare(rooms, analysis, number, **elements)
+    assert prepared is not None
+    with transaction(rooms.engine) as tx:
+        rooms.results.commit(tx, [prepared], ["pacs"], ACTOR)
+    rooms.now += 1
+    return prepared.row.result
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_document_has_exactly_the_keys_of_the_interface(rooms: Rooms, name: str) -> None:
+    document = rooms.results.show(store(rooms, ANALYSES[name]), ACTOR)
+    assert set(document) == KEYS
+    assert document["outcome"] == name
+    assert (document["reason"] is None) is (name in ("finding", "no_finding"))
+    assert (document["score"] is None) is (name in ("failed", "not_attempted"))
+    assert set(document["model"]) == {"name", "version", "device_uid"}
+    assert document["source"] == {key: value for key, value in SOURCE.items() if key != "PatientID"}
+    assert document["report"] == {"SOPInstanceUID": "2.25.1"}
+    assert document["delivered"] == [{"destination": "pacs", "state": "ready"}]
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_findings_have_exactly_the_keys_of_the_interface(rooms: Rooms) -> None:
+    findings = rooms.results.show(store(rooms), ACTOR)["findings"]
+    assert len(findings) == 3
+    for finding in findings:
+        assert set(finding) == FINDING_KEYS
+    assert findings[0]["region"] == {
+        "kind": "box",
+        "points": [[315.0, 106.0], [436.5, 106.0], [436.5, 318.0], [315.0, 318.0]],
+        "frame": None,
+    }
+    assert findings[2]["region"] is None
+
+
+def test_listing_is_newest_first_and_of_one_patient_where_asked(rooms: Rooms) -> None:
+    first = store(rooms)
+    second = store(rooms, NO_FINDING, 2, PatientID="OTHER")
+    assert [item["id"] for item in rooms.results.listing(ACTOR)] == [second, first]
+    other = rooms.pseudonyms.patient("", "OTHER")
+    assert [item["id"] for item in rooms.results.listing(ACTOR, other)] == [second]
+    assert len(rooms.results.listing(ACTOR, limit=1)) == 1
+
+
+def test_every_use_is_audited_with_patient_and_user(rooms: Rooms) -> None:
+    result = store(rooms)
+    before = len(rooms.entries())
+    rooms.results.show(result, ACTOR)
+    rooms.results.listing(ACTOR)
+    assert rooms.results.export(result, ACTOR) == b"the report"
+    events = [(entry["event"].split()[1], entry["actor"]["user"]) for entry in rooms.entries()[before:]]
+    assert events == [("result_read", "test"), ("result_read", "test"), ("result_exported", "test")]
+    assert len({entry["patient"] for entry in rooms.entries()}) == 1
+
+
+def test_what_cannot_be_audited_is_not_shown(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = store(rooms)
+
+    def broken(*_: Any) -> int:
+        raise AuditError("The audit entry could not be written.")
+
+    monkeypatch.setattr(rooms.audit, "record", broken)
+    for use in (rooms.results.show, rooms.results.export):
+        with pytest.raises(AuditError):
+            use(result, ACTOR)
+
+
+def test_unknown_result_is_not_found_and_not_audited(rooms: Rooms) -> None:
+    for use in (rooms.results.show, rooms.results.export):
+        with pytest.raises(NotFoundError, match="results list"):
+            use("0" * 16, ACTOR)
+    assert rooms.entries() == []
+
+
+def test_same_result_is_prepared_once(rooms: Rooms) -> None:
+    store(rooms)
+    count = len(rooms.object_files())
+    assert prepare(rooms) is None
+    assert len(rooms.object_files()) == count
+
+
+def test_result_committed_by_another_meanwhile_is_left_out_and_its_objects_go(rooms: Rooms) -> None:
+    late = prepare(rooms)
+    assert late is not None
+    result = store(rooms)
+    with transaction(rooms.engine) as tx:
+        rooms.results.commit(tx, [late], ["pacs"], ACTOR)
+    rooms.results.discard([late])
+    assert rooms.count("results") == 1
+    assert len(rooms.object_files()) == 3
+    assert rooms.results.show(result, ACTOR)["id"] == result
+
+
+def test_discard_never_takes_what_the_index_names(rooms: Rooms) -> None:
+    prepared = prepare(rooms)
+    assert prepared is not None
+    with transaction(rooms.engine) as tx:
+        rooms.results.commit(tx, [prepared], [], ACTOR)
+    rooms.results.discard([prepared])
+    assert rooms.results.export(prepared.row.result, ACTOR) == b"the report"
+
+
+def test_disk_that_fills_up_between_the_two_objects_leaves_neither(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = instance(rooms)
+    real, calls = os.write, []
+
+    def write(descriptor: int, data: bytes) -> int:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "full")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(objects.os, "write", write)
+    with pytest.raises(StoreUnavailable):
+        rooms.results.prepare(row, SOURCE, FINDING, Report("2.25.1", b"r"))
+    assert len(rooms.object_files()) == 1
