@@ -78,7 +78,7 @@ def test_every_image_answered_success_has_exactly_one_report_after_five_kills(tm
         wait_for(lambda: report_counts(pacs) >= IMAGES, 10, "every report is at the PACS")
         reports = assert_one_report_each(pacs, ledger.promised)
         results = node.results()
-        orphans, repaired = node.orphans(), node.events("repaired")
+        orphans, repaired, known = node.orphans(), node.events("repaired"), len(node.events("image_known"))
         assert node.stop() == 0
         node.assert_sound()
     assert Counter(result["outcome"] for result in results) == Counter(
@@ -90,8 +90,10 @@ def test_every_image_answered_success_has_exactly_one_report_after_five_kills(tm
     assert len(orphans) <= KILLS * 3
     figures = {
         "promised": len(ledger.promised),
-        "answers": sum(map(len, ledger.answers.values())),
-        "connections_lost": ledger.unanswered,
+        "sent": ledger.sent,
+        "answered": sum(map(len, ledger.answers.values())),
+        "sent again and known": known,
+        "associations failed": ledger.unanswered,
         "reports": len(reports),
         "orphans": len(orphans),
         "left_by_each_kill": left,

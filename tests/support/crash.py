@@ -166,7 +166,8 @@ class Ledger:
     node: CrashNode
     images: list[Dataset]
     answers: dict[str, list[int]] = field(default_factory=dict)
-    unanswered: int = 0
+    sent: int = 0
+    unanswered: int = 0  # associations that failed or were lost
     pause: float = 0.0  # seconds between two images
 
     @property
@@ -196,6 +197,7 @@ class Ledger:
             return self._send(association, image)
 
     def _send(self, association: DestinationAssociation, image: Dataset) -> int:
+        self.sent += 1
         status = association.store(file_bytes(image))
         self.answers.setdefault(str(image.SOPInstanceUID), []).append(status)
         return status
