@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from radnode.audit import events
 from radnode.audit.events import Actor
-from radnode.errors import ConfigError, RadnodeError
+from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
 from radnode.model import JobKind, PeerIdentity, Refusal, StoreRequest
 from radnode.observe import describe, logger
@@ -170,8 +170,8 @@ def deliver(node: Node, stop: threading.Event) -> None:
             if sleeper.sleep(PATIENCE_SECONDS):
                 for courier in couriers:
                     courier.ring()
-            if not all(thread.is_alive() for thread in threads):
-                stop.set()  # a courier died of a fault, which stands in the log; the supervisor starts the role again
+            if not all(thread.is_alive() for thread in threads) and not stop.is_set():
+                raise DeliveryError("Delivery to a destination ended; `uncaught_error` in this log says where.")
     for courier in couriers:
         courier.ring()
     for thread in threads:

@@ -19,7 +19,7 @@ from radnode import roles, supervisor
 from radnode.deliver.outbox import Courier
 from radnode.detect.analyser import Batch, Task
 from radnode.detect.worker import Worker
-from radnode.errors import AuditError, DestinationHolds, StoreUnavailable
+from radnode.errors import AuditError, DeliveryError, DestinationHolds, StoreUnavailable
 from radnode.initialise import initialise
 from radnode.model import Analysis, JobKind, JobState, PeerIdentity, Reason, StoreRequest
 from radnode.node import Node
@@ -212,9 +212,8 @@ def test_delivery_thread_that_ends_takes_its_process_along(node: Node, monkeypat
 
     monkeypatch.setattr(Courier, "run", die)
     monkeypatch.setattr(roles, "PATIENCE_SECONDS", 0.05)
-    stop = threading.Event()
-    roles.deliver(node, stop)  # returns; the supervisor starts it again
-    assert stop.is_set()
+    with pytest.raises(DeliveryError, match="ended"):  # exit code 1; the supervisor starts the role again
+        roles.deliver(node, threading.Event())
 
 
 def test_zombie_supervisor_counts_as_dead(tmp_path: Path) -> None:
