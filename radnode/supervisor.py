@@ -45,6 +45,7 @@ class Supervisor:
     def __init__(self, config: Path, node: Node, roles: Sequence[str]) -> None:
         self._config = config.resolve()
         self._node = node
+        self._run = node.settings.data_dir / "run"
         self._roles = [role for role in ORDER if role in roles or role == "sequencer"]
         self._children: dict[str, _Child] = {}
         self._restart_at: dict[str, float] = {}
@@ -73,7 +74,7 @@ class Supervisor:
 
     def _lock_roles(self) -> None:
         """Take each role's lock; a role's process holds it too, so that it outlives a supervisor that was killed."""
-        folder = self._node.settings.data_dir / "run"
+        folder = self._run
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for role in self._roles:
             if role == "sequencer":
@@ -94,7 +95,7 @@ class Supervisor:
         leftovers = 0
         if "intake" in self._roles and "worker" in self._roles:
             leftovers = self._node.vault.sweep()
-            for socket in (self._node.settings.data_dir / "run").glob("*.sock"):
+            for socket in self._run.glob("*.sock"):
                 socket.unlink()
         self._log.info("started", pid=os.getpid(), version=radnode.__version__)
         if leases or leftovers:
@@ -133,6 +134,7 @@ class Supervisor:
         self._backoff[child.role] = min(MAX_BACKOFF_SECONDS, max(0.5, 2 * backoff))
         self._restart_at[child.role] = time.monotonic() + backoff
         try:
+            (self._run / f"{child.role}-{child.process.pid}.sock").unlink(missing_ok=True)
             self._node.vault.sweep(child.process.pid)
             leases = self._node.queue.release(child.role)
         except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again

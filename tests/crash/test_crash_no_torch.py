@@ -116,6 +116,12 @@ def test_intake_serves_without_torch_and_a_whole_node_analyses_and_delivers_what
         process.terminate()
         assert process.wait(60) == 0
     assert not node.events("role_died")
+    # The worker refuses to start here, says why, and gives up no image.
+    assert serve(python, node, "all").wait(60) == ConfigError.exit_code
+    [line] = node.events("role_failed")
+    assert (line["role"], line["error"]) == ("worker", "ConfigError")
+    assert "install radnode[detect]" in line["message"]
+    assert node.jobs() == {("analyse", "ready"): 2}
     with Orthanc(tmp_path / "pacs", port, folder / "pki") as pacs, node:
         node.start()
         node.await_idle(60)
@@ -124,21 +130,3 @@ def test_intake_serves_without_torch_and_a_whole_node_analyses_and_delivers_what
         assert sorted(result["outcome"] for result in node.results()) == ["finding", "no_finding"]
         node.stop()
         node.assert_sound()
-
-
-def test_worker_without_torch_refuses_to_start_and_gives_up_no_image(python: Path, tmp_path: Path) -> None:
-    node = CrashNode(tmp_path / "node")
-    process = serve(python, node, "intake")
-    try:
-        wait_for(lambda: listening(node), 60, "intake listens")
-        ledger = Ledger(node, [films.fresh(films.NORMAL)])
-        ledger.push(30)
-        assert len(ledger.promised) == 1
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0
-    assert serve(python, node, "all").wait(60) == ConfigError.exit_code
-    [line] = node.events("role_failed")
-    assert (line["role"], line["error"]) == ("worker", "ConfigError")
-    assert "install radnode[detect]" in line["message"]
-    assert node.jobs() == {("analyse", "ready"): 1}

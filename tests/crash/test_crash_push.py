@@ -36,9 +36,9 @@ def kill_five_times(node: CrashNode, ledger: Ledger, chance: random.Random) -> l
     """kill -9 everything whenever another sixth of the images was answered; return what each kill left behind."""
     left = []
     for kill in range(1, KILLS + 1):
-        ledger.pause = 0.05  # slow enough that the worker comes up while the push still runs
         wait_for(lambda kill=kill: len(ledger.promised) >= kill * IMAGES // (KILLS + 1), 60, f"kill {kill} is due")
         if kill != KILLS:  # the last one finds a worker that is still starting
+            ledger.pause = 0.4  # so that the push still runs when the worker is up
             wait_for(lambda: node.jobs()["analyse", "leased"], 60, "the worker is in the middle of a batch")
         ledger.pause = 0.0
         time.sleep(chance.uniform(0.05, 0.25))
@@ -78,7 +78,7 @@ def test_every_image_answered_success_has_exactly_one_report_after_five_kills(tm
         wait_for(lambda: report_counts(pacs) >= IMAGES, 10, "every report is at the PACS")
         reports = assert_one_report_each(pacs, ledger.promised)
         results = node.results()
-        orphans, repaired = node.orphans(), node.events("repaired")
+        orphans, repaired, known = node.orphans(), node.events("repaired"), len(node.events("image_known"))
         assert node.stop() == 0
         node.assert_sound()
     assert Counter(result["outcome"] for result in results) == Counter(
@@ -90,8 +90,10 @@ def test_every_image_answered_success_has_exactly_one_report_after_five_kills(tm
     assert len(orphans) <= KILLS * 3
     figures = {
         "promised": len(ledger.promised),
-        "answers": sum(map(len, ledger.answers.values())),
-        "connections_lost": ledger.unanswered,
+        "sent": ledger.sent,
+        "answered": sum(map(len, ledger.answers.values())),
+        "sent again and known": known,
+        "associations failed": ledger.unanswered,
         "reports": len(reports),
         "orphans": len(orphans),
         "left_by_each_kill": left,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 from support import films
-from support.crash import CrashNode, Ledger, alive, assert_one_report_each, children, report_counts, tree
+from support.crash import CrashNode, Ledger, alive, assert_one_report_each, children, report_counts, tree, zombies
 from support.node import Orthanc, free_port, wait_for
 
 from radnode.supervisor import ORDER
@@ -55,6 +55,7 @@ def settle(site: Site, *ledgers: Ledger) -> None:
     wait_for(lambda: report_counts(site.pacs) >= len(site.promised), 10, "every report is at the PACS")
     assert_one_report_each(site.pacs, site.promised)
     wait_for(lambda: all(node.pid(role) for role in ORDER), 40, "all roles run")
+    wait_for(lambda: not zombies(node.supervisor), 5, "the dead are buried")
     wait_for(lambda: node.left()["audit rows not in the trail"] == 0, 20, "the trail is up to date")
     node.assert_sound()
 
@@ -77,14 +78,22 @@ def test_worker_killed_in_a_batch_is_restarted_and_its_leases_come_back_at_once(
 
 
 def test_deliver_killed_while_sending_sends_again_and_the_pacs_sees_no_twin(site: Site) -> None:
-    node = site.node
+    node, pacs = site.node, site.pacs._process
+    assert pacs is not None
     ledger = Ledger(node, slices(24))
-    ledger.push(60)
-    already = report_counts(site.pacs)
-    wait_for(lambda: node.jobs()["deliver", "leased"], 20, "deliver is in the middle of sending")
-    pid = node.kill_role("deliver")
+    before = report_counts(site.pacs)
+    pusher = threading.Thread(target=ledger.push, args=(60,))
+    pusher.start()
+    wait_for(lambda: report_counts(site.pacs) >= before + 3, 20, "reports flow")
+    os.kill(pacs.pid, signal.SIGSTOP)  # what is sent now it will store, and its answer will reach nobody
+    try:
+        wait_for(lambda: node.jobs()["deliver", "leased"], 20, "deliver is in the middle of sending")
+        time.sleep(0.5)
+        pid = node.kill_role("deliver")
+    finally:
+        os.kill(pacs.pid, signal.SIGCONT)
     wait_for(lambda: [line for line in node.events("role_died") if line["pid"] == pid], 5, "it is noticed")
-    assert report_counts(site.pacs) - already < len(ledger.promised)
+    pusher.join()
     settle(site, ledger)
 
 

@@ -212,7 +212,7 @@ def test_delivery_thread_that_ends_takes_its_process_along(node: Node, monkeypat
 
     monkeypatch.setattr(Courier, "run", die)
     monkeypatch.setattr(roles, "PATIENCE_SECONDS", 0.05)
-    with pytest.raises(DeliveryError, match="ended"):
+    with pytest.raises(DeliveryError, match="ended"):  # exit code 1; the supervisor starts the role again
         roles.deliver(node, threading.Event())
 
 

@@ -47,6 +47,11 @@ def children(pid: int) -> list[int]:
     return [child for child, (parent, state) in processes().items() if parent == pid and state != "Z"]
 
 
+def zombies(pid: int) -> list[int]:
+    """Return the dead children that a process has not waited for."""
+    return [child for child, (parent, state) in processes().items() if parent == pid and state == "Z"]
+
+
 def tree(pid: int) -> list[int]:
     """Return a process and everything below it, the root first."""
     return [pid, *(below for child in children(pid) for below in tree(child))]
@@ -115,13 +120,14 @@ class CrashNode(NodeProcess):
 
     def orphans(self) -> set[str]:
         """Return the sealed objects that no row names."""
-        return self._stored() - {row[0].hex() for row in self.query(_NAMED)}
+        return self.sealed() - {row[0].hex() for row in self.query(_NAMED)}
 
     def missing(self) -> set[str]:
         """Return the objects that a row names and that are not there."""
-        return {row[0].hex() for row in self.query(_NAMED)} - self._stored()
+        return {row[0].hex() for row in self.query(_NAMED)} - self.sealed()
 
-    def _stored(self) -> set[str]:
+    def sealed(self) -> set[str]:
+        """Return the sealed objects on disk."""
         return {path.stem for path in (self.folder / "objects").rglob("*.sealed")}
 
     def leftovers(self) -> list[Path]:
@@ -160,7 +166,8 @@ class Ledger:
     node: CrashNode
     images: list[Dataset]
     answers: dict[str, list[int]] = field(default_factory=dict)
-    unanswered: int = 0
+    sent: int = 0
+    unanswered: int = 0  # associations that failed or were lost
     pause: float = 0.0  # seconds between two images
 
     @property
@@ -190,6 +197,7 @@ class Ledger:
             return self._send(association, image)
 
     def _send(self, association: DestinationAssociation, image: Dataset) -> int:
+        self.sent += 1
         status = association.store(file_bytes(image))
         self.answers.setdefault(str(image.SOPInstanceUID), []).append(status)
         return status
