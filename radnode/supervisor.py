@@ -92,10 +92,9 @@ class Supervisor:
     def _repair(self) -> None:
         """Give back the leases of processes that can no longer live, and remove half-written objects."""
         leases = sum(self._node.queue.release(role) for role in self._roles)
-        leftovers = 0
-        if "intake" in self._roles and "worker" in self._roles:
-            leftovers = self._node.vault.sweep()
-            for socket in self._run.glob("*.sock"):
+        leftovers = self._node.vault.sweep()
+        for role in self._locks:
+            for socket in self._run.glob(f"{role}-*.sock"):
                 socket.unlink()
         self._log.info("started", pid=os.getpid(), version=radnode.__version__)
         if leases or leftovers:
@@ -135,7 +134,7 @@ class Supervisor:
         self._restart_at[child.role] = time.monotonic() + backoff
         try:
             (self._run / f"{child.role}-{child.process.pid}.sock").unlink(missing_ok=True)
-            self._node.vault.sweep(child.process.pid)
+            self._node.vault.sweep()
             leases = self._node.queue.release(child.role)
         except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again
             self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, **describe(error))

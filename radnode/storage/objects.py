@@ -73,9 +73,9 @@ class FileObjectStore:
         with contextlib.suppress(OSError):
             self._path(object_id).unlink()
 
-    def leftovers(self, pid: int | None = None) -> list[Path]:
-        """Return the temporary files that one dead process, or all of them, left behind."""
-        return sorted(self._root.glob("??/??/*.tmp" if pid is None else f"??/??/*.{pid}.tmp"))
+    def leftovers(self) -> list[Path]:
+        """Return the temporary files whose writers no longer live."""
+        return sorted(path for path in self._root.glob("??/??/*.tmp") if not _lives(path.suffixes[0].lstrip(".")))
 
     def _path(self, object_id: bytes) -> Path:
         name = object_id.hex()
@@ -91,6 +91,10 @@ class FileObjectStore:
                 level.mkdir(mode=0o700, parents=level == self._root, exist_ok=True)
                 _sync_folder(level.parent)
                 self._known.add(level)
+
+
+def _lives(pid: str) -> bool:
+    return Path("/proc", pid).exists()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -47,9 +47,9 @@ class Vault:
         """Remove an object whose commit did not happen."""
         self._objects.delete(object_id)
 
-    def sweep(self, pid: int | None = None) -> int:
-        """Remove what a dead process left half-written, or all of them while nothing writes. Return how many files."""
-        leftovers = self._objects.leftovers(pid)
+    def sweep(self) -> int:
+        """Remove what processes that are dead left half-written; return how many files."""
+        leftovers = self._objects.leftovers()
         for path in leftovers:
             path.unlink(missing_ok=True)
         return len(leftovers)
