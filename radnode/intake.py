@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from radnode import __version__
 from radnode.audit import events
 from radnode.audit.events import Action, Actor, AuditOutcome, AuditRecord
-from radnode.audit.log import AuditLog
 from radnode.errors import ContextMismatch, DuplicateInstance, IdentityMismatch, ObjectTooLarge, RadnodeError
 from radnode.identify import Identity, check_uid, identify
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, add_instance, find_instance
-from radnode.jobs.queue import Queue
 from radnode.model import JobKind, StoreRequest
-from radnode.storage.pseudonyms import Pseudonyms
 from radnode.storage.sealing import Kind
-from radnode.storage.vault import Vault
+from radnode.stores import Stores
 
 PREAMBLE = bytes(128) + b"DICM"  # always zeros: what a peer put there is never kept
 IMPLEMENTATION_CLASS_UID = "2.25.273478265014592839418327404729384756102"
@@ -47,26 +42,9 @@ class Receipt:
 class Intake:
     """Receives instances into one node's stores."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        queue: Queue,
-        vault: Vault,
-        audit: AuditLog,
-        pseudonyms: Pseudonyms,
-        wake: Callable[[str], None],
-        max_object_bytes: int,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._engine = engine
-        self._queue = queue
-        self._vault = vault
-        self._audit = audit
-        self._pseudonyms = pseudonyms
-        self._wake = wake
+    def __init__(self, stores: Stores, max_object_bytes: int) -> None:
+        self._stores = stores
         self._max_object_bytes = max_object_bytes
-        self._clock = clock
 
     def receive(self, request: StoreRequest, data_set: bytes | memoryview, *, enqueue: bool = True) -> Receipt:
         """Keep one SOP instance, exactly as received, and promise to analyse it.
@@ -83,12 +61,12 @@ class Intake:
         """
         identity = self._identify(request, data_set)
         receipt = self._pseudonymise(identity)
-        content = self._pseudonyms.content(request.transfer_syntax_uid.encode(), b"\0", data_set)
-        with reading(self._engine) as tx:
+        content = self._stores.pseudonyms.content(request.transfer_syntax_uid.encode(), b"\0", data_set)
+        with reading(self._stores.engine) as tx:
             seen = find_instance(tx, receipt.instance) is not None
         if not seen:
             part10 = PREAMBLE + file_meta(request) + bytes(data_set)
-            object_id = self._vault.put(receipt.study, Kind.INSTANCE, part10)
+            object_id = self._stores.vault.put(receipt.study, Kind.INSTANCE, part10)
             row = InstanceRow(
                 instance=receipt.instance,
                 series=receipt.series,
@@ -98,35 +76,35 @@ class Intake:
                 content=content,
                 size=len(data_set),
                 peer=request.peer.ae_title,
-                received=self._clock(),
+                received=self._stores.clock(),
             )
             try:
-                with transaction(self._engine) as tx:
+                with transaction(self._stores.engine) as tx:
                     # Asked again under the write lock: another association may have been quicker with the same instance
                     seen = find_instance(tx, receipt.instance) is not None
                     if not seen:
                         add_instance(tx, row)
                         if enqueue:
-                            self._queue.add(tx, JobKind.ANALYSE, receipt.instance)
+                            self._stores.queue.add(tx, JobKind.ANALYSE, receipt.instance)
                         self._record(tx, request, receipt, identity, Action.CREATE, len(data_set))
             except RadnodeError:
                 self._discard(row)
                 raise
             if seen:
-                self._vault.discard(object_id)
+                self._stores.vault.discard(object_id)
         if seen:
             return self._again(request, receipt, identity, content, len(data_set))
         if enqueue:
-            self._wake("worker")
-        self._wake("sequencer")
+            self._stores.wake("worker")
+        self._stores.wake("sequencer")
         return receipt
 
     def _discard(self, row: InstanceRow) -> None:
         """Remove the object of a commit that failed, unless the index names it: perhaps only the answer was lost."""
-        with contextlib.suppress(RadnodeError), reading(self._engine) as tx:
+        with contextlib.suppress(RadnodeError), reading(self._stores.engine) as tx:
             found = find_instance(tx, row.instance)
             if found is None or found.object_id != row.object_id:
-                self._vault.discard(row.object_id)
+                self._stores.vault.discard(row.object_id)
 
     def _identify(self, request: StoreRequest, data_set: bytes | memoryview) -> Identity:
         if len(data_set) > self._max_object_bytes:
@@ -140,7 +118,7 @@ class Intake:
         return identity
 
     def _pseudonymise(self, identity: Identity) -> Receipt:
-        names = self._pseudonyms
+        names = self._stores.pseudonyms
         return Receipt(
             patient=names.patient(identity.IssuerOfPatientID, identity.PatientID),
             study=names.study(identity.StudyInstanceUID),
@@ -151,11 +129,11 @@ class Intake:
 
     def _again(self, request: StoreRequest, receipt: Receipt, identity: Identity, content: str, size: int) -> Receipt:
         """Answer an instance that is already kept: the same bytes are fine, other bytes are refused."""
-        with transaction(self._engine) as tx:
+        with transaction(self._stores.engine) as tx:
             row = find_instance(tx, receipt.instance)
             same = row is not None and row.content == content
             self._record(tx, request, receipt, identity, Action.READ if same else Action.UPDATE, size)
-        self._wake("sequencer")
+        self._stores.wake("sequencer")
         if not same:
             raise DuplicateInstance("This SOP Instance UID is kept already, with other bytes.")
         return Receipt(receipt.patient, receipt.study, receipt.series, receipt.instance, known=True)
@@ -184,7 +162,7 @@ class Intake:
                 "SOPInstanceUID": identity.SOPInstanceUID,
             },
         )
-        self._audit.record(tx, record)
+        self._stores.audit.record(tx, record)
 
 
 def file_meta(request: StoreRequest) -> bytes:

@@ -39,6 +39,7 @@ from radnode.storage.keys import FileKeyProvider, StudyKeys, read_key
 from radnode.storage.objects import FileObjectStore
 from radnode.storage.pseudonyms import Pseudonyms
 from radnode.storage.vault import Vault
+from radnode.stores import Stores
 
 if TYPE_CHECKING:
     from radnode.detect.analyser import Analyser
@@ -115,29 +116,19 @@ class Node:
         return Rules(self.settings.rules)
 
     @cached_property
+    def stores(self) -> Stores:
+        """All of it, for those who commit."""
+        return Stores(self.engine, self.queue, self.vault, self.audit, self.pseudonyms, self.bell.ring)
+
+    @cached_property
     def intake(self) -> Intake:
         """Keeps what arrives."""
-        return Intake(
-            engine=self.engine,
-            queue=self.queue,
-            vault=self.vault,
-            audit=self.audit,
-            pseudonyms=self.pseudonyms,
-            wake=self.bell.ring,
-            max_object_bytes=self.settings.node.max_object_bytes,
-        )
+        return Intake(self.stores, self.settings.node.max_object_bytes)
 
     @cached_property
     def results(self) -> Results:
         """Keeps what was found."""
-        return Results(
-            engine=self.engine,
-            queue=self.queue,
-            vault=self.vault,
-            audit=self.audit,
-            pseudonyms=self.pseudonyms,
-            wake=self.bell.ring,
-        )
+        return Results(self.stores)
 
     def actor(self) -> Actor:
         """The node itself, acting as the operating-system user it runs as."""

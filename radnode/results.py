@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
-from radnode.audit.log import AuditLog
 from radnode.errors import RadnodeError
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
-from radnode.jobs.queue import Queue
 from radnode.model import Analysis, Code, Finding, JobKind, Outcome, Region
-from radnode.storage.pseudonyms import Pseudonyms
 from radnode.storage.sealing import Kind
-from radnode.storage.vault import Vault
+from radnode.stores import Stores
 
 Document = dict[str, Any]
 
@@ -51,24 +47,8 @@ class Prepared:
 class Results:
     """The results of one node."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        queue: Queue,
-        vault: Vault,
-        audit: AuditLog,
-        pseudonyms: Pseudonyms,
-        wake: Callable[[str], None],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._engine = engine
-        self._queue = queue
-        self._vault = vault
-        self._audit = audit
-        self._pseudonyms = pseudonyms
-        self._wake = wake
-        self._clock = clock
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
 
     def prepare(
         self, instance: InstanceRow, source: Mapping[str, str], analysis: Analysis, report: Report
@@ -77,19 +57,19 @@ class Results:
 
         `source` holds PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID as received.
         """
-        identifier = self._pseudonyms.result(instance.instance, report.SOPInstanceUID)
-        with reading(self._engine) as tx:
+        identifier = self._stores.pseudonyms.result(instance.instance, report.SOPInstanceUID)
+        with reading(self._stores.engine) as tx:
             if find_result(tx, identifier) is not None:
                 return None
-        created = self._clock()
+        created = self._stores.clock()
         document = {"id": identifier, "created": created, **_analysis(analysis)}
         document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
         document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
-        object_id = self._vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
+        object_id = self._stores.vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
         try:
-            report_id = self._vault.put(instance.study, Kind.REPORT, report.part10)
+            report_id = self._stores.vault.put(instance.study, Kind.REPORT, report.part10)
         except RadnodeError:
-            self._vault.discard(object_id)
+            self._stores.vault.discard(object_id)
             raise
         row = ResultRow(
             result=identifier,
@@ -101,7 +81,7 @@ class Results:
             report_id=report_id,
             created=created,
         )
-        return Prepared(row, analysis, self._pseudonyms.instance(report.SOPInstanceUID), dict(source))
+        return Prepared(row, analysis, self._stores.pseudonyms.instance(report.SOPInstanceUID), dict(source))
 
     def commit(self, tx: Connection, prepared: Sequence[Prepared], destinations: Sequence[str], actor: Actor) -> None:
         """Add results, their delivery jobs and their audit entries to the caller's transaction.
@@ -113,7 +93,7 @@ class Results:
                 continue
             add_result(tx, result.row)
             for destination in destinations:
-                self._queue.add(tx, JobKind.DELIVER, result.row.result, destination)
+                self._stores.queue.add(tx, JobKind.DELIVER, result.row.result, destination)
             failed = result.analysis.outcome is Outcome.FAILED
             detail: dict[str, str | int] = {"result": result.row.result, "outcome": result.analysis.outcome.value}
             if result.analysis.reason is not None:
@@ -125,26 +105,26 @@ class Results:
             created = AuditRecord(
                 events.REPORT_CREATED, actor, detail={"result": result.row.result, "report": result.report}, **common
             )
-            self._audit.record(tx, analysed)
-            self._audit.record(tx, created)
+            self._stores.audit.record(tx, analysed)
+            self._stores.audit.record(tx, created)
 
     def discard(self, prepared: Sequence[Prepared]) -> None:
         """Remove the objects of results whose commit did not happen; what the index names stays."""
         for result in prepared:
-            with contextlib.suppress(RadnodeError), reading(self._engine) as tx:
+            with contextlib.suppress(RadnodeError), reading(self._stores.engine) as tx:
                 found = find_result(tx, result.row.result)
                 if found is None or found.object_id != result.row.object_id:
-                    self._vault.discard(result.row.object_id)
-                    self._vault.discard(result.row.report_id)
+                    self._stores.vault.discard(result.row.object_id)
+                    self._stores.vault.discard(result.row.report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""
-        self._wake("deliver")
-        self._wake("sequencer")
+        self._stores.wake("deliver")
+        self._stores.wake("sequencer")
 
     def listing(self, actor: Actor, patient: str | None = None, limit: int = 1000) -> list[Document]:
         """Return results, newest first, of one patient (a pseudonym) or of all; each one read is audited."""
-        with reading(self._engine) as tx:
+        with reading(self._stores.engine) as tx:
             rows = list_results(tx, patient, limit)
         return self._read(rows, actor, "list")
 
@@ -154,7 +134,7 @@ class Results:
         Raises:
             NotFoundError: there is none of that id.
         """
-        with reading(self._engine) as tx:
+        with reading(self._stores.engine) as tx:
             row = get_result(tx, result)
         return self._read([row], actor, "show")[0]
 
@@ -164,9 +144,9 @@ class Results:
         Raises:
             NotFoundError: there is none of that id.
         """
-        with reading(self._engine) as tx:
+        with reading(self._stores.engine) as tx:
             row = get_result(tx, result)
-        report = self._vault.get(row.report_id)
+        report = self._stores.vault.get(row.report_id)
         self._record([row], events.RESULT_EXPORTED, actor, {"format": "sr"})
         return report
 
@@ -176,9 +156,9 @@ class Results:
         return documents
 
     def _document(self, row: ResultRow) -> Document:
-        document: Document = json.loads(self._vault.get(row.object_id))
-        with reading(self._engine) as tx:
-            deliveries = self._queue.of_subject(tx, JobKind.DELIVER, row.result)
+        document: Document = json.loads(self._stores.vault.get(row.object_id))
+        with reading(self._stores.engine) as tx:
+            deliveries = self._stores.queue.of_subject(tx, JobKind.DELIVER, row.result)
         document["delivered"] = [
             {"destination": job.destination, "state": "delivered" if job.state == "done" else job.state.value}
             for job in deliveries
@@ -188,7 +168,7 @@ class Results:
     def _record(
         self, rows: Sequence[ResultRow], event: events.Event, actor: Actor, detail: Mapping[str, str | int]
     ) -> None:
-        with transaction(self._engine) as tx:
+        with transaction(self._stores.engine) as tx:
             for row in rows:
                 record = AuditRecord(
                     event,
@@ -199,8 +179,8 @@ class Results:
                     model=row.model,
                     detail={**detail, "result": row.result},
                 )
-                self._audit.record(tx, record)
-        self._wake("sequencer")
+                self._stores.audit.record(tx, record)
+        self._stores.wake("sequencer")
 
 
 def _analysis(analysis: Analysis) -> Document:

@@ -110,9 +110,7 @@ def worker(node: Node, stop: threading.Event) -> None:
             logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
     this = owner("worker")
     work = Worker(
-        engine=node.engine,
-        queue=node.queue,
-        vault=node.vault,
+        node.stores,
         results=node.results,
         rules=node.rules,
         analyser=analyser,
@@ -148,12 +146,8 @@ def deliver(node: Node, stop: threading.Event) -> None:
     couriers = [
         Courier(
             destination,
-            engine=node.engine,
-            queue=node.queue,
-            vault=node.vault,
-            audit=node.audit,
+            node.stores,
             connect=node.connect,
-            wake=node.bell.ring,
             settings=node.settings.deliver,
             actor=node.actor(),
             owner=owner("deliver"),

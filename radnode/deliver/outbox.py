@@ -15,11 +15,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from sqlalchemy import Engine
-
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditRecord, Event
-from radnode.audit.log import AuditLog
 from radnode.errors import (
     DeliveryError,
     DestinationHolds,
@@ -32,10 +29,9 @@ from radnode.errors import (
 )
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import ResultRow, get_result
-from radnode.jobs.queue import Queue
 from radnode.model import JobKind, Lease
 from radnode.settings import DeliverSettings, DestinationSettings
-from radnode.storage.vault import Vault
+from radnode.stores import Stores
 
 BATCH = 16
 IDLE_SECONDS = 5.0
@@ -58,25 +54,17 @@ class Courier:
     def __init__(
         self,
         destination: DestinationSettings,
+        stores: Stores,
         *,
-        engine: Engine,
-        queue: Queue,
-        vault: Vault,
-        audit: AuditLog,
         connect: Connect,
-        wake: Callable[[str], None],
         settings: DeliverSettings,
         actor: Actor,
         owner: str,
         log: Any,
     ) -> None:
         self._destination = destination
-        self._engine = engine
-        self._queue = queue
-        self._vault = vault
-        self._audit = audit
+        self._stores = stores
         self._connect = connect
-        self._wake = wake
         self._settings = settings
         self._actor = actor
         self._owner = owner
@@ -94,7 +82,7 @@ class Courier:
             self._bell.clear()
             try:
                 if interrupted:
-                    self._queue.release(self._owner, counted=False)
+                    self._stores.queue.release(self._owner, counted=False)
                     interrupted = False
                 pause = 0.0 if self.step() else self._idle_seconds()
             except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
@@ -106,7 +94,7 @@ class Courier:
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""
         seconds = BATCH * self._settings.timeout_seconds + 60
-        leases = self._queue.lease(JobKind.DELIVER, self._owner, seconds, BATCH, self._destination.name)
+        leases = self._stores.queue.lease(JobKind.DELIVER, self._owner, seconds, BATCH, self._destination.name)
         waiting = list(leases)
         sending = False
         try:
@@ -123,15 +111,15 @@ class Courier:
 
     def _idle_seconds(self) -> float:
         """Return how long there is nothing to do unless somebody rings."""
-        due = self._queue.next_due(JobKind.DELIVER, self._destination.name)
+        due = self._stores.queue.next_due(JobKind.DELIVER, self._destination.name)
         return IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
 
     def _deliver(self, peer: StoragePeer, lease: Lease) -> None:
         started = time.monotonic()
-        with reading(self._engine) as tx:
+        with reading(self._stores.engine) as tx:
             result = get_result(tx, lease.subject)
         try:
-            report = self._vault.get(result.report_id)
+            report = self._stores.vault.get(result.report_id)
             peer.store(report)
         except DestinationHolds:  # sent before, the answer lost: a report's UID derives from what it says
             self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
@@ -156,15 +144,15 @@ class Courier:
             detail={"destination": self._destination.name, "result": lease.subject, "attempt": lease.attempt},
         )
         try:
-            with transaction(self._engine) as tx:
+            with transaction(self._stores.engine) as tx:
                 if error is None:
-                    self._queue.finish(tx, lease)
+                    self._stores.queue.finish(tx, lease)
                 else:
-                    self._queue.bury(tx, lease, str(error))
-                self._audit.record(tx, record)
+                    self._stores.queue.bury(tx, lease, str(error))
+                self._stores.audit.record(tx, record)
         except StaleLease:
             self._log.warning("lease_lost", result=lease.subject, job=lease.job_id)
-        self._wake("sequencer")
+        self._stores.wake("sequencer")
 
     def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
         """Put off what this attempt did not deliver, in this order: 2^n times the first pause, with jitter."""
@@ -173,9 +161,9 @@ class Courier:
         attempt = min(lease.attempt for lease in leases)
         pause = min(self._settings.retry_max_seconds, self._settings.retry_seconds * 2 ** min(attempt - 1, 16))
         pause *= random.uniform(0.5, 1.0)  # noqa: S311 (spreads load; no secret)
-        with transaction(self._engine) as tx:
+        with transaction(self._stores.engine) as tx:
             for place, lease in enumerate(leases):
                 with contextlib.suppress(StaleLease):  # another courier has it
-                    self._queue.postpone(tx, lease, pause + place / 1000, str(error))
+                    self._stores.queue.postpone(tx, lease, pause + place / 1000, str(error))
         event = "destination_unavailable" if isinstance(error, DeliveryError) else "delivery_stalled"
         self._log.warning(event, count=len(leases), attempt=attempt, error=type(error).__name__, message=str(error))

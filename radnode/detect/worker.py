@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Task
@@ -26,13 +26,12 @@ from radnode.detect.gate import is_image
 from radnode.errors import NotFoundError, RadnodeError, StaleLease
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, get_instance
-from radnode.jobs.queue import Queue
 from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
 from radnode.observe import describe
 from radnode.results import Prepared, Report, Results
 from radnode.rules import CALLING_AE, Decision, Rules
 from radnode.settings import DetectSettings
-from radnode.storage.vault import Vault
+from radnode.stores import Stores
 
 STUCK = 70  # exit status of a worker whose detector hung (EX_SOFTWARE); the supervisor starts another
 TROUBLE_SECONDS = 10.0  # how long a job waits when disk, database or keys of this node fail
@@ -60,10 +59,8 @@ class Worker:
 
     def __init__(
         self,
+        stores: Stores,
         *,
-        engine: Engine,
-        queue: Queue,
-        vault: Vault,
         results: Results,
         rules: Rules,
         analyser: Analyser,
@@ -73,9 +70,7 @@ class Worker:
         owner: str,
         log: Any,
     ) -> None:
-        self._engine = engine
-        self._queue = queue
-        self._vault = vault
+        self._stores = stores
         self._results = results
         self._rules = rules
         self._analyser = analyser
@@ -88,7 +83,7 @@ class Worker:
     def step(self) -> int:
         """Work on one batch of due jobs; return how many there were."""
         seconds = self._settings.timeout_seconds + self._settings.batch * self._settings.decode_seconds + 60
-        leases = self._queue.lease(JobKind.ANALYSE, self._owner, seconds, self._settings.batch)
+        leases = self._stores.queue.lease(JobKind.ANALYSE, self._owner, seconds, self._settings.batch)
         started = time.monotonic()
         work = [opened for lease in leases if (opened := self._guarded(lease, self._open, lease)) is not None]
         for batch in self._analyser.decode([task for item in work for task in item.tasks]):
@@ -113,9 +108,9 @@ class Worker:
         if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended this process
             self._bury(lease, Reason.TOO_MANY_ATTEMPTS)
             return None
-        with reading(self._engine) as tx:
+        with reading(self._stores.engine) as tx:
             instance = get_instance(tx, lease.subject)
-        part10 = self._vault.get(instance.object_id)
+        part10 = self._stores.vault.get(instance.object_id)
         header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
         decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
         work = _Work(lease, instance, header, decision)
@@ -137,12 +132,12 @@ class Worker:
             return
         prepared = self._prepare(work, analyses)
         try:
-            with transaction(self._engine) as tx:
+            with transaction(self._stores.engine) as tx:
                 self._results.commit(tx, prepared, work.decision.deliver, self._actor)
                 if failed is not None and failed.reason in _RETRIED | {Reason.TOO_MANY_ATTEMPTS}:
-                    self._queue.bury(tx, lease, str(failed.reason))
+                    self._stores.queue.bury(tx, lease, str(failed.reason))
                 else:
-                    self._queue.finish(tx, lease)
+                    self._stores.queue.finish(tx, lease)
         except RadnodeError:
             self._results.discard(prepared)
             raise
@@ -176,7 +171,7 @@ class Worker:
         self._log.error("job_failed", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, **fault)
         if isinstance(error, RadnodeError) and error.retry:
             with self._settling(lease) as tx:
-                self._queue.postpone(tx, lease, TROUBLE_SECONDS, fault["error"], counted=False)
+                self._stores.queue.postpone(tx, lease, TROUBLE_SECONDS, fault["error"], counted=False)
         elif isinstance(error, NotFoundError) or lease.attempt > self._settings.max_attempts:
             self._bury(lease, fault["error"])
         else:
@@ -184,12 +179,12 @@ class Worker:
 
     def _postpone(self, lease: Lease, word: str) -> None:
         with self._settling(lease) as tx:
-            self._queue.postpone(tx, lease, float(2**lease.attempt), word)
+            self._stores.queue.postpone(tx, lease, float(2**lease.attempt), word)
 
     def _bury(self, lease: Lease, word: str) -> None:
         self._log.error("job_buried", instance=lease.subject, job=lease.job_id, attempt=lease.attempt, error=word)
         with self._settling(lease) as tx:
-            self._queue.bury(tx, lease, word)
+            self._stores.queue.bury(tx, lease, word)
 
     @contextmanager
     def _settling(self, lease: Lease) -> Iterator[Connection]:
@@ -198,7 +193,7 @@ class Worker:
         Where the database fails too, the step ends, and the role gives back every lease of this worker.
         """
         try:
-            with transaction(self._engine) as tx:
+            with transaction(self._stores.engine) as tx:
                 yield tx
         except StaleLease:
             self._log.warning("lease_lost", instance=lease.subject, job=lease.job_id, attempt=lease.attempt)

@@ -63,9 +63,7 @@ def receive(node: Node) -> None:
 
 def worker(node: Node, compose: Callable[[Dataset, Analysis, float], Report]) -> Worker:
     return Worker(
-        engine=node.engine,
-        queue=node.queue,
-        vault=node.vault,
+        node.stores,
         results=node.results,
         rules=node.rules,
         analyser=GatedAnalyser(),  # type: ignore[arg-type]
@@ -147,12 +145,8 @@ def courier(node: Node, store: Callable[[bytes], object]) -> Courier:
 
     return Courier(
         node.settings.destinations[0],
-        engine=node.engine,
-        queue=node.queue,
-        vault=node.vault,
-        audit=node.audit,
+        node.stores,
         connect=lambda _: contextlib.nullcontext(Peer()),
-        wake=lambda _: None,
         settings=node.settings.deliver,
         actor=node.actor(),
         owner="deliver:1:test",

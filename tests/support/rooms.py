@@ -27,6 +27,7 @@ from radnode.storage.keys import FileKeyProvider, StudyKeys
 from radnode.storage.objects import FileObjectStore
 from radnode.storage.pseudonyms import Pseudonyms
 from radnode.storage.vault import Vault
+from radnode.stores import Stores
 
 PEER = PeerIdentity("MODALITY1", "ab" * 32, "127.0.0.1")
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -48,10 +49,11 @@ class Rooms:
         self.vault = Vault(self.keys, self.objects)
         self.pseudonyms = Pseudonyms(b"p" * 32)
         self.audit = AuditLog(b"a" * 32)
-        parts: dict[str, Any] = {"engine": self.engine, "queue": self.queue, "vault": self.vault, "audit": self.audit}
-        parts |= {"pseudonyms": self.pseudonyms, "wake": self.rung.append, "clock": self.clock}
-        self.intake = Intake(max_object_bytes=max_object_bytes, **parts)
-        self.results = Results(**parts)
+        self.stores = Stores(
+            self.engine, self.queue, self.vault, self.audit, self.pseudonyms, self.rung.append, self.clock
+        )
+        self.intake = Intake(self.stores, max_object_bytes)
+        self.results = Results(self.stores)
 
     def clock(self) -> float:
         """Return the time of the test."""

@@ -60,9 +60,7 @@ class WorkerBench:
         self.log = Recorder()
         self.compose: Callable[[Dataset, Analysis], None] = lambda _header, _analysis: None
         self.worker = Worker(
-            engine=self.rooms.engine,
-            queue=self.rooms.queue,
-            vault=self.rooms.vault,
+            self.rooms.stores,
             results=self.rooms.results,
             rules=Rules([RuleSettings(detect=("cxr",), deliver=("pacs",))]),
             analyser=self.analyser,

@@ -61,12 +61,8 @@ class Bench:
         self.log = Recorder()
         self.courier = Courier(
             PACS,
-            engine=self.rooms.engine,
-            queue=self.rooms.queue,
-            vault=self.rooms.vault,
-            audit=self.rooms.audit,
+            self.rooms.stores,
             connect=self.peer.connect,
-            wake=self.rooms.rung.append,
             settings=DeliverSettings(),
             actor=ACTOR,
             owner="deliver:1",

@@ -25,9 +25,8 @@ def node(tmp_path: Path) -> Any:
     settings = SimpleNamespace(
         data_dir=tmp_path, destinations=destinations, deliver=DeliverSettings(), node=NodeSettings(drain_seconds=5)
     )
-    parts = {name: getattr(rooms, name) for name in ("engine", "queue", "vault", "audit")}
-    bell = SimpleNamespace(ring=rooms.rung.append)
-    yield SimpleNamespace(settings=settings, bell=bell, connect=None, actor=lambda: Actor(user="t"), **parts)
+    parts = {"stores": rooms.stores, "queue": rooms.queue, "connect": None}
+    yield SimpleNamespace(settings=settings, actor=lambda: Actor(user="t"), **parts)
     rooms.close()
 
 
