@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
+
+# How long an example takes says more about the machine than about the code: goals of speed live in scripts/bench.
+hypothesis.settings.register_profile("radnode", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("radnode")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

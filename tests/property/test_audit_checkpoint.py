@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from radnode.audit.checkpoint import Checkpoint, Signer, Verifier
@@ -18,7 +18,6 @@ CHECKPOINTS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(NAMES, SEEDS, CHECKPOINTS)
 def test_signed_checkpoint_is_read_back(name: str, seed: bytes, checkpoint: Checkpoint) -> None:
     signer = Signer(name, Ed25519PrivateKey.from_private_bytes(seed))
@@ -27,7 +26,6 @@ def test_signed_checkpoint_is_read_back(name: str, seed: bytes, checkpoint: Chec
     assert Checkpoint.from_text(verifier.open(again.sign(checkpoint.text()))) == checkpoint
 
 
-@settings(deadline=None)
 @given(CHECKPOINTS, st.data())
 def test_note_with_any_changed_byte_does_not_open(checkpoint: Checkpoint, data: st.DataObject) -> None:
     signer = Signer("radnode.example/audit", Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -38,7 +36,6 @@ def test_note_with_any_changed_byte_does_not_open(checkpoint: Checkpoint, data: 
         signer.verifier.open(note.decode())
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_arbitrary_text_never_raises_anything_else(text: str) -> None:
     for read in (Verifier.from_string, Signer.from_string, Checkpoint.from_text):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from radnode.audit.tree import Tree, leaf_hash
@@ -21,7 +21,6 @@ def merkle_tree_hash(data: list[bytes]) -> bytes:
     return sha256(b"\x01" + merkle_tree_hash(data[:split]) + merkle_tree_hash(data[split:])).digest()
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=8), max_size=70))
 def test_tree_has_the_root_of_the_definition_at_every_size(data: list[bytes]) -> None:
     tree = Tree()

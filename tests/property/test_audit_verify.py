@@ -22,7 +22,7 @@ from radnode.audit.verify import Verification, verify
 
 SIZE = 12
 SEGMENT = "trail-000000000001.jsonl"
-QUICK = settings(max_examples=60, deadline=None)  # each example reads files
+QUICK = settings(max_examples=60)  # each example reads files
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
@@ -15,7 +15,6 @@ from radnode.errors import DetectionError
 WHOLE = Path(str(get_testdata_file("MR_small.dcm", download=False))).read_bytes()
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(128, 1700), st.integers(0, 255)), max_size=8), st.integers(0, len(WHOLE)))
 def test_changed_or_cut_file_gives_finite_pixels_or_a_detection_error(
     changes: list[tuple[int, int]], length: int

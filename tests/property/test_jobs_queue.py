@@ -157,5 +157,5 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.queue.next_due(kind, destination) == (pytest.approx(min(times)) if times else None)
 
 
-QueueMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestQueue = QueueMachine.TestCase

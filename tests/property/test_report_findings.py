@@ -53,7 +53,7 @@ def given_triple(code: Code) -> tuple[str, str, str]:
     return code.value, code.scheme, code.meaning
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(findings, max_size=5), codes, st.floats(0, 1))
 def test_findings_survive_to_bytes_and_back(found: list[Finding], target: Code, score: float) -> None:
     outcome = Outcome.FINDING if found else Outcome.NO_FINDING

@@ -31,7 +31,7 @@ values = st.binary(max_size=40) | st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from([*KEYWORDS, *OTHER]), values, max_size=8), st.booleans(), st.booleans())
 def test_any_bytes_in_the_header_make_a_report(header: dict[str, bytes], implicit: bool, little: bool) -> None:
     source = pydicom.dcmread(io.BytesIO(IMAGE), stop_before_pixels=True)

@@ -51,7 +51,7 @@ class Bench(WorkerBench):
         return Node(Settings()).compose(header, analysis, received)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_mutated_image_ends_in_a_result_or_a_dead_letter_and_its_neighbour_in_a_result(data: st.DataObject) -> None:
     clean, meta, values = original()

@@ -114,7 +114,7 @@ plain: Any = st.one_of(st.integers(-(2**53), 2**53), st.floats(-1e9, 1e9), st.bo
 inner: Any = st.dictionaries(texts, plain, max_size=3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(texts, plain | st.lists(plain, max_size=3) | inner | st.lists(inner, max_size=2), max_size=4))
 def test_manifest_text_reads_back_as_what_was_written(document: dict[str, Any]) -> None:
     assert tomllib.loads(toml.dumps(document)) == document
