@@ -167,7 +167,12 @@ class UpperLayer(DULServiceProvider):
         super()._send(pdu)
 
     def _is_transport_event(self) -> bool:
-        """Read the next PDU, but not while a message is being served: the sender then waits in TCP."""
+        """Read the next PDU, but not while a message is being served: the sender then waits in TCP.
+
+        Nor the rest of a PDU that broke the protocol before the association: its abort waits behind Evt5.
+        """
+        if self._broken and self.state_machine.current_state in {"Sta1", "Sta2"}:
+            return False
         if self.state_machine.current_state == "Sta6" and self._association.messages.busy:
             return False
         if self.state_machine.current_state == "Sta13" and self._broken and self.socket is not None:

@@ -74,10 +74,16 @@ def file_meta(SOPInstanceUID: UID) -> FileMetaDataset:
 
 
 def add_patient_and_study(report: Dataset, source: Dataset) -> None:
-    """Copy the patient and study modules and their character set from the source, bytes as received."""
+    """Copy the patient and study modules and their character set from the source, bytes as received.
+
+    What identifies patient and study is copied whatever it is; of the rest, a value that its VR forbids (a Patient Age
+    of "62") is left out, because the report would not be valid with it.
+    """
     for keyword in _REQUIRED:
         setattr(report, keyword, "")
-    for item in received.elements(source, ("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL)):
+    for item in received.elements(source, ("SpecificCharacterSet", *_REQUIRED)):
+        report[item.tag] = item
+    for item in filter(received.is_legal, received.elements(source, _OPTIONAL)):
         report[item.tag] = item
 
 

@@ -1,8 +1,8 @@
 """Elements of a source header exactly as they were received.
 
-The patient and study modules of a report must match what the PACS already holds, so their values are never
-decoded: what came over the network is copied byte for byte, whatever character set it claims and whatever its
-value representation forbids. Only the encoding around the values changes, to Explicit VR Little Endian.
+The patient and study modules of a report must match what the PACS already holds, so their values are never decoded:
+what came over the network is copied byte for byte, whatever character set it claims. Only the encoding around the
+values changes, to Explicit VR Little Endian.
 Nothing here raises because of what a header holds: what cannot be read is left out.
 """
 
@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable
 from typing import cast
 
+import pydicom.config
 from pydicom.charset import STAND_ALONE_ENCODINGS, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
@@ -19,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR, validate_value
 from pydicom.values import convert_SQ
 
 _DEFAULT_ENCODING = "iso8859"
@@ -27,6 +28,8 @@ _MAX_DEPTH = 16  # of nested sequences; deeper ones are left out
 _SHORT_LENGTH = 0xFFFE  # PS3.5 section 7.1.2: values of most VRs have a length of 16 bits, and even
 _WORD = {"US": 2, "SS": 2, "AT": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "OF": 4, "OL": 4}
 _WORD |= {"FD": 8, "OD": 8, "UV": 8, "SV": 8, "OV": 8}
+
+_RESTRICTED = frozenset({"AS", "CS", "DA", "DS", "DT", "IS", "TM"})
 
 # What pydicom raises on a sequence whose bytes are not one.
 _UNREADABLE = (
@@ -49,6 +52,18 @@ def elements(dataset: Dataset, keywords: Iterable[str], charset: str | list[str]
     charset = charset or encodings(dataset)
     found = (_element(dataset, _tag(keyword), charset, 0) for keyword in keywords)
     return [item for item in found if item is not None]
+
+
+def is_legal(item: RawDataElement) -> bool:
+    """Whether every value of an element with a restricted alphabet (AS, DA, DS, ...) follows its VR (PS3.5 6.2)."""
+    if item.VR not in _RESTRICTED:
+        return True
+    try:
+        for value in (item.value or b"").decode("ascii").rstrip(" \0").split("\\"):
+            validate_value(item.VR, value, pydicom.config.RAISE)
+    except ValueError:
+        return False
+    return True
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:

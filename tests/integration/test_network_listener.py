@@ -490,8 +490,10 @@ def test_peer_that_leaves_after_the_handshake_is_reported_once(node):
 )
 def test_breach_before_the_association_is_aborted(node, sent, answer, rule):
     with node.connect() as connection:
+        began = time.monotonic()
         connection.sendall(sent)
         assert abort(read_pdu(connection)) == answer
+        assert time.monotonic() - began < node.settings.node.request_seconds / 2  # at once, not at the deadline
     assert node.await_refusals() == [rule]
     assert node.failures == []
     assert echo_milliseconds(node) < 1000

@@ -7,6 +7,7 @@ import warnings
 
 import pydicom
 import pytest
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -183,3 +184,21 @@ def test_nesting_without_end_is_cut() -> None:
     source = films.fresh(films.OPACITY)
     source.OtherPatientIDsSequence = inner.OtherPatientIDsSequence
     assert problems(reread(report(films.received(source)))) == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "kept"),
+    [("PatientAge", "62", False), ("PatientAge", "062Y", True), ("PatientWeight", "70 kg", False)],
+)
+def test_descriptive_values_that_their_vr_forbids_are_left_out(keyword: str, value: str, kept: bool) -> None:
+    source = films.received(films.fresh(films.OPACITY))
+    tag = tag_for_keyword(keyword)
+    encoded = value.encode() + b" " * (len(value) % 2)
+    source[tag] = RawDataElement(Tag(tag), dictionary_VR(tag), len(encoded), encoded, 0, False, True)
+    assert (keyword in report(source)) is kept
+
+
+def test_identifying_values_are_copied_whatever_their_vr_forbids() -> None:
+    source = films.received(films.fresh(films.OPACITY))
+    source[0x00100040] = RawDataElement(Tag(0x00100040), "CS", 4, b"male", 0, False, True)
+    assert report(source).get_item(0x00100040).value == b"male"
