@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
         ROLES[role](node, stop)
     except RadnodeError as error:
         log.critical("role_failed", **describe(error))
+        print(f"radnode: {error}", file=sys.stderr)
         return error.exit_code
     log.info("stopped")
     return 0

@@ -30,6 +30,7 @@ POLL_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 60.0  # a role that ran this long starts again at once
 GRACE_SECONDS = 5.0
+BRIEF_SECONDS = 1.0  # where the node could not serve, no role holds anything that a crash would lose
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class Supervisor:
         for role in reversed(self._roles):
             self._start(role)
         code = self._watch()
-        self._drain()
+        self._drain(BRIEF_SECONDS if code else self._node.settings.node.drain_seconds + GRACE_SECONDS)
         return code
 
     def _lock_roles(self) -> None:
@@ -152,8 +153,8 @@ class Supervisor:
         else:
             del self._restart_at[role]
 
-    def _drain(self) -> None:
-        """Stop the roles one after the other, each until its deadline."""
+    def _drain(self, seconds: float) -> None:
+        """Stop the roles one after the other, each until its deadline; where the node cannot serve, that is near."""
         self._log.info("stopping")
         for role in self._roles:
             if role == "sequencer":
@@ -163,7 +164,7 @@ class Supervisor:
                 continue
             child.process.terminate()
             try:
-                child.process.wait(self._node.settings.node.drain_seconds + GRACE_SECONDS)
+                child.process.wait(seconds)
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
