@@ -1,2 +1,2 @@
 key-id: radnode-models
-signature: JwJ9oek+jCkSqxkviXGFXP8FCXPYJiiY5JRLlYuqG0PsnCdDO5Bv2PlYELR4otZNvHkNhWXcTxBfsiyDlCDCCg==
+signature: Sz+LQYncA5UieNR/A3gPYUleawog3aQk9mwhPrlFkaAWQuG+apcK10TkRPBaIy+3jGu26rwgYfMpMNupEcMvCw==
