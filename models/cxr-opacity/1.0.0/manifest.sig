@@ -1,2 +1,2 @@
 key-id: radnode-models
-signature: Sz+LQYncA5UieNR/A3gPYUleawog3aQk9mwhPrlFkaAWQuG+apcK10TkRPBaIy+3jGu26rwgYfMpMNupEcMvCw==
+signature: I2PJGaC5A6SzJN333CeS/C/XNtMXjffJikjdb0J6RmtiHrlLjxIxZxES5lzcM94LYFpj6ro2NkUwQh0WwtZxAQ==
