@@ -19,6 +19,7 @@
     |-- StaleLease               a worker tried to finish a job it no longer holds
     |-- PackageError             a model package is missing, changed, unsigned or does not load
     |-- DetectionError           one image could not be analysed; carries a `Reason`
+    |-- DecoderUnavailable       the decoding process does not start; no image is to blame (retry)
     `-- DeliveryError            an object did not reach its destination
         |-- DestinationUnavailable   try again later (retry)
         `-- DestinationRefused       the destination will never take this object
@@ -142,6 +143,12 @@ class DetectionError(RadnodeError):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.text)
         self.reason = reason
+
+
+class DecoderUnavailable(RadnodeError):
+    """The process that decodes pixels does not start: trouble of this node, never a finding about an image."""
+
+    retry = True
 
 
 class DeliveryError(RadnodeError):

@@ -23,6 +23,7 @@ class Reason(enum.StrEnum):
     UNSUPPORTED_MODALITY = "unsupported_modality"
     UNSUPPORTED_BODY_PART = "unsupported_body_part"
     UNSUPPORTED_VIEW = "unsupported_view"
+    UNSUPPORTED_AGE = "unsupported_age"
     UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric_interpretation"
     MULTI_FRAME = "multi_frame"
     TOO_SMALL = "image_too_small"
@@ -50,6 +51,7 @@ _REASON_TEXT = {
     Reason.UNSUPPORTED_MODALITY: "The detector does not accept this modality.",
     Reason.UNSUPPORTED_BODY_PART: "The detector does not accept this body part.",
     Reason.UNSUPPORTED_VIEW: "The detector does not accept this projection.",
+    Reason.UNSUPPORTED_AGE: "The detector does not accept patients of this age.",
     Reason.UNSUPPORTED_PHOTOMETRIC: "The detector does not accept this photometric interpretation.",
     Reason.MULTI_FRAME: "The detector does not accept multi-frame images.",
     Reason.TOO_SMALL: "The image is smaller than the detector needs.",
@@ -68,6 +70,7 @@ _DECLINED = frozenset(
         Reason.UNSUPPORTED_MODALITY,
         Reason.UNSUPPORTED_BODY_PART,
         Reason.UNSUPPORTED_VIEW,
+        Reason.UNSUPPORTED_AGE,
         Reason.UNSUPPORTED_PHOTOMETRIC,
         Reason.MULTI_FRAME,
         Reason.TOO_SMALL,

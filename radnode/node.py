@@ -172,9 +172,12 @@ class Node:
             refused=self._model_refused,
         )
 
-    def _model_refused(self, name: str, sentence: str) -> None:
-        logger().error("model_refused", model=name, message=sentence)
-        self.record(events.MODEL_REFUSED, self.actor(), reason=name)
+    def _model_refused(self, model: str, sentence: str) -> None:
+        logger().error("model_refused", model=model, message=sentence)
+        reason = {"reason": sentence[: events.MAX_DETAIL_LENGTH]}
+        with transaction(self.engine) as tx:
+            self.audit.record(tx, AuditRecord(events.MODEL_REFUSED, self.actor(), model=model, detail=reason))
+        self.bell.ring("sequencer")
 
     def connect(self, destination: DestinationSettings) -> DestinationAssociation:
         """Open an association that carries reports to a destination."""

@@ -92,7 +92,7 @@ class Batch:
 class Analyser:
     """The active detectors of a models folder, loaded once and kept warm.
 
-    `refused` is told the name of a model and the sentence that says why it does not load.
+    `refused` is told a model's name, with its version where one is active, and why it does not load.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Analyser:
         """Start the decoding process now, so that the first image need not wait for it.
 
         Raises:
-            DetectionError: it does not come up.
+            DecoderUnavailable: it does not come up.
         """
         self._decoder.start()
 
@@ -126,12 +126,15 @@ class Analyser:
         """Return a detector, loading it at the first call; None when its package is not usable now."""
         if name not in self._loaded and self._clock() >= self._tried.get(name, 0.0):
             self._tried[name] = self._clock() + RELOAD_SECONDS
+            model = name
             try:
-                package = load_package(active(self._models, name), load_trusted(self._models))
+                folder = active(self._models, name)
+                model = f"{name} {folder.name}"
+                package = load_package(folder, load_trusted(self._models))
                 detector = Detector(package, self._device, self._threads)
                 self._loaded[name] = Loaded(detector, package.manifest.accepts)
             except (PackageError, NotFoundError) as error:
-                self._refused(name, str(error))
+                self._refused(model, str(error))
         return self._loaded.get(name)
 
     def task(self, name: str, header: Dataset, part10: bytes) -> Task:
@@ -147,13 +150,19 @@ class Analyser:
         return task
 
     def decode(self, tasks: Sequence[Task]) -> list[Batch]:
-        """Decode the pixels of what is pending, each image once; return one batch a detector."""
+        """Decode the pixels of what is pending, each image once; return one batch a detector.
+
+        Raises:
+            DecoderUnavailable: the decoding process does not start.
+        """
         batches: dict[str, Batch] = {}
         decoded: dict[int, PixelImage | DetectionError] = {}
+        sizes = {task.loaded.detector.input_size for task in tasks if task.loaded is not None and task.pending}
+        reduce_to = sizes.pop() if len(sizes) == 1 else None
         for task in tasks:
             if task.loaded is None or not task.pending:
                 continue
-            image = decoded.get(id(task.part10)) or self._decode(task.part10)
+            image = decoded.get(id(task.part10)) or self._decode(task.part10, reduce_to)
             decoded[id(task.part10)] = image
             if isinstance(image, DetectionError):
                 task.decline(image.reason)
@@ -165,9 +174,9 @@ class Analyser:
         """End the decoding process."""
         self._decoder.close()
 
-    def _decode(self, part10: bytes) -> PixelImage | DetectionError:
+    def _decode(self, part10: bytes, reduce_to: int | None) -> PixelImage | DetectionError:
         try:
-            return self._decoder.decode(part10)
+            return self._decoder.decode(part10, reduce_to)
         except DetectionError as error:
             return error
 
@@ -175,4 +184,6 @@ class Analyser:
 def _unavailable(name: str) -> ModelIdentity:
     """The identity of a detector of which only the name is known."""
     device_uid = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'radnode detector {name}').int}"
-    return ModelIdentity(name=name, version="0", device_uid=device_uid, digest="0" * 64, manufacturer="radnode")
+    return ModelIdentity(
+        name=name, version="not loaded", device_uid=device_uid, digest="0" * 64, manufacturer="radnode"
+    )

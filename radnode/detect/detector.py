@@ -44,6 +44,11 @@ class Detector:
         if logits.shape != (2,) or heats.ndim != 3 or len(heats) != 2:
             raise PackageError(f"The model {self.identity.name} does not give image logits (N,) and heat (N, R, C).")
 
+    @property
+    def input_size(self) -> int:
+        """Rows and columns of the network's input."""
+        return self._input.size
+
     def detect(self, images: Sequence[PixelImage]) -> list[Answer]:
         """Return one answer an image, in their order; an answer does not depend on the images beside it.
 

@@ -5,6 +5,7 @@ It reads the attributes of an image, not its pixels.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pydicom.multival import MultiValue
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 # PS3.16 CID 4010 DX View, in SCT and in the SRT codes used before 2018, as the View Position they stand for.
 _VIEW_CODES = {"399348003": "AP", "R-10206": "AP", "272479007": "PA", "R-10214": "PA", "R-40888": "PA"}
+
+# PS3.5 section 6.2: AS is 018M for 18 months
+_AGE = re.compile(r"(\d{1,3})([DWMY])")
+_UNITS_A_YEAR = {"D": 365, "W": 52, "M": 12, "Y": 1}
+_DATE = re.compile(r"(\d{4})((?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))")
 
 
 def check(dataset: Dataset, accepts: Accepts) -> None:
@@ -53,6 +59,9 @@ def _declined(dataset: Dataset, accepts: Accepts) -> Reason | None:
         return Reason.UNSUPPORTED_BODY_PART
     if not _allowed(_view(dataset), accepts.views, accepts.missing_view):
         return Reason.UNSUPPORTED_VIEW
+    age = _age_years(dataset)
+    if accepts.min_age_years is not None and age is not None and age < accepts.min_age_years:
+        return Reason.UNSUPPORTED_AGE
     if _text(dataset, "PhotometricInterpretation").upper() not in accepts.photometric_interpretations:
         return Reason.UNSUPPORTED_PHOTOMETRIC
     if _number(dataset, "NumberOfFrames", missing=1) != 1:
@@ -80,6 +89,17 @@ def _view(dataset: Dataset) -> str:
     codes = dataset.get("ViewCodeSequence") or ()
     values = [_text(item, "CodeValue") for item in codes]
     return "\\".join(_VIEW_CODES.get(value, value or "?") for value in values)
+
+
+def _age_years(dataset: Dataset) -> int | None:
+    """Return completed years by Patient's Age, else from birth to study; None when neither can be read."""
+    age = _AGE.fullmatch(_text(dataset, "PatientAge"))
+    if age is not None:
+        return int(age[1]) // _UNITS_A_YEAR[age[2]]
+    born, studied = (_DATE.fullmatch(_text(dataset, keyword)) for keyword in ("PatientBirthDate", "StudyDate"))
+    if born is None or studied is None or studied[0] < born[0]:
+        return None
+    return int(studied[1]) - int(born[1]) - (studied[2] < born[2])
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

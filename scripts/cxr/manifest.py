@@ -7,14 +7,27 @@ from typing import Any
 
 from cxr.data import HELD_OUT, INPUT, Film
 from cxr.evaluate import REGION, Figure
+from radnode.detect.manifest import Accepts
 
 NAME = "cxr-opacity"
-SOP_CLASSES = [
-    "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography Image Storage
-    "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray Image Storage - For Presentation
-    "1.2.840.10008.5.1.4.1.1.1.1.1",  # Digital X-Ray Image Storage - For Processing
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image Storage, with Modality CR or DX
-]
+ACCEPTS = Accepts(
+    level="instance",
+    sop_classes=(
+        "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography Image Storage
+        "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray Image Storage - For Presentation
+        "1.2.840.10008.5.1.4.1.1.1.1.1",  # Digital X-Ray Image Storage - For Processing
+        "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image Storage, with Modality CR or DX
+    ),
+    modalities=("CR", "DX"),
+    body_parts=("CHEST", "THORAX", "LUNG"),
+    views=("AP", "PA"),
+    missing_body_part="accept",
+    missing_view="accept",
+    photometric_interpretations=("MONOCHROME1", "MONOCHROME2"),
+    min_rows=256,
+    min_columns=256,
+    min_age_years=18,
+)
 INTENDED_USE = (
     "Research only. Points at possible lung opacities on frontal (AP or PA) chest radiographs of adults. "
     "Not a medical device, not validated for any clinical decision, not for children, not for lateral views."
@@ -49,18 +62,7 @@ def manifest(
         "intended_use": INTENDED_USE,
         "weights": "weights.pt2",
         "files": files,
-        "accepts": {
-            "level": "instance",
-            "sop_classes": SOP_CLASSES,
-            "modalities": ["CR", "DX"],
-            "body_parts": ["CHEST", "THORAX", "LUNG"],
-            "views": ["AP", "PA"],
-            "missing_body_part": "accept",
-            "missing_view": "accept",
-            "photometric_interpretations": ["MONOCHROME1", "MONOCHROME2"],
-            "min_rows": 256,
-            "min_columns": 256,
-        },
+        "accepts": ACCEPTS.model_dump(mode="json"),
         "input": INPUT.model_dump(mode="json"),
         "output": {
             "threshold": round(threshold, 4),

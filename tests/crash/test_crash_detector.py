@@ -118,9 +118,15 @@ def test_failing_detector_fails_its_image_after_its_tries_and_the_worker_lives(
     assert site.node.pid("worker") == worker
 
 
-@pytest.mark.parametrize("name", ["toy-corrupt", "toy-missing"])
+@pytest.mark.parametrize(
+    ("name", "model", "reason"),
+    [
+        ("toy-corrupt", "toy-corrupt 0.0.1", "weights.pt2 differs"),
+        ("toy-missing", "toy-missing", "There is no model"),
+    ],
+)
 def test_unusable_model_package_is_audited_and_its_images_are_accepted_and_reported_as_failed(
-    site: Site, name: str
+    site: Site, name: str, model: str, reason: str
 ) -> None:
     worker = wait_for(lambda: site.node.pid("worker"), 20, "the worker runs")
     image, _ = push(site, name)
@@ -128,8 +134,8 @@ def test_unusable_model_package_is_audited_and_its_images_are_accepted_and_repor
     assert [row["error"] for row in site.dead()[-3:]] == ["model_unavailable"] * 3
     assert site.node.pid("worker") == worker
     refused = [entry for entry in site.node.trail() if entry["event"].endswith("model_refused")]
-    assert name in {entry["detail"]["reason"] for entry in refused}
-    assert [line for line in site.node.events("model_refused") if line["model"] == name]
+    assert [entry for entry in refused if entry["model"] == model and reason in entry["detail"]["reason"]]
+    assert [line for line in site.node.events("model_refused") if line["model"] == model]
 
 
 def test_dead_letter_is_analysed_after_its_model_was_mended_and_the_job_requeued(site: Site) -> None:

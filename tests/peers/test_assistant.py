@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from typing import Any
 import pydicom
 import pytest
 from support import films
-from support.node import NodeProcess, free_port, wait_for
+from support.node import NodeProcess, free_port, radnode, wait_for
 from support.strangers import scripted_pacs
+
+ROOT = Path(__file__).parents[2]
 
 # A caller's program: analyse, store, retrieve, ask who had access. It prints one JSON document.
 PROGRAM = """
@@ -107,6 +110,44 @@ def test_stored_result_is_delivered_when_the_node_runs(node: NodeProcess, told: 
     assert node.run("audit", "verify").returncode == 0
 
 
+def test_python_block_of_the_readme_finds_and_stores_when_it_is_saved_to_a_file_and_run(tmp_path: Path) -> None:
+    [block] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "example.py").write_text(block)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "data").symlink_to(ROOT / "tests" / "data")
+    assert radnode("init", tmp_path / "var", "--pacs", f"PACS@127.0.0.1:{free_port()}").returncode == 0
+    done = _python("example.py", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    config = tmp_path / "var" / "radnode.toml"
+    [result] = json.loads(radnode("results", "list", "-c", config, "--json").stdout)
+    assert (result["outcome"], result["reason"]) == ("finding", None)
+    [job] = json.loads(radnode("jobs", "list", "-c", config, "--json").stdout)
+    assert (job["kind"], job["destination"]) == ("deliver", "pacs")
+
+
+DECODER_DOWN = """
+import sys
+from radnode import RadiologistAssistant
+from radnode.errors import DecoderUnavailable
+with RadiologistAssistant(sys.argv[1]) as assistant:
+    python, sys.executable = sys.executable, "/no/such/python"
+    try:
+        assistant.analyze_image(sys.argv[2])
+    except DecoderUnavailable as error:
+        print(error)
+    sys.executable = python
+    print(assistant.analyze_image(sys.argv[2]).analyses[0].outcome.value)
+"""
+
+
+def test_decoder_that_does_not_start_raises_and_is_no_finding_about_the_image(node: NodeProcess) -> None:
+    done = _python("-c", DECODER_DOWN, str(node.config), str(films.OPACITY))
+    assert done.returncode == 0, done.stderr
+    sentence, outcome = done.stdout.splitlines()
+    assert sentence.startswith("The decoding process does not start")
+    assert outcome == "finding"
+
+
 def test_image_that_is_none_raises_one_sentence(node: NodeProcess, tmp_path: Path) -> None:
     path = tmp_path / "no.dcm"
     path.write_bytes(b"no image")
@@ -122,7 +163,13 @@ def test_image_that_is_none_raises_one_sentence(node: NodeProcess, tmp_path: Pat
     assert len(done.stdout.splitlines()) == 1
 
 
-def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
     )

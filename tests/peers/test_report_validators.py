@@ -11,6 +11,8 @@ from support import films, validators
 from support.analyses import ANALYSES, report
 from support.report_checks import problems
 
+from radnode.detect.analyser import Task
+from radnode.model import Reason
 from radnode.report.sr import encode_report
 
 SOURCES = {"CR": films.NORMAL, "DX": films.OPACITY, "CT": films.CT[7], "MR": films.MR}
@@ -102,6 +104,23 @@ def test_samples_are_valid_images(path: Path) -> None:
     status, lines = validators.dciodvfy(path)
     assert status == 0
     assert not [line for line in lines if line.startswith("Error")]
+
+
+def test_report_of_a_detector_that_does_not_load_is_as_valid_as_others(tmp_path: Path) -> None:
+    source = films.received(films.fresh(films.OPACITY, **films.LATIN))
+    task = Task("cxr-opacity", source, b"", None)
+    task.decline(Reason.MODEL_UNAVAILABLE)
+    path = tmp_path / "unavailable.dcm"
+    path.write_bytes(encode_report(report(source, task.analysis)))
+    document = pydicom.dcmread(path)
+    assert task.analysis.model.version == "not loaded"
+    assert "not loaded" in document.ContributingEquipmentSequence[0].SoftwareVersions
+    status, lines = validators.dciodvfy(path)
+    assert status == 0
+    assert not [line for line in lines if not line.endswith(KNOWN_DCIODVFY)]
+    assert problems(document) == []
+    if validators.has_pixelmed():
+        assert not [line for line in validators.pixelmed([path])[path] if not line.endswith(KNOWN_PIXELMED)]
 
 
 def test_pixelmed_catches_a_report_without_observer_type(reports, tmp_path: Path) -> None:

@@ -77,6 +77,55 @@ def test_image_that_the_detector_accepts_passes(changes: dict[str, Any]) -> None
     check(image(**changes), ACCEPTS)
 
 
+ADULTS = ACCEPTS.model_copy(update={"min_age_years": 18})
+
+
+@pytest.mark.filterwarnings("ignore:.*Invalid value for VR")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PatientAge": "018Y"},
+        {"PatientAge": "216M"},
+        {"PatientAge": "936W"},
+        {"PatientAge": "018Y", "PatientBirthDate": "20200101", "StudyDate": "20250101"},
+        {"PatientBirthDate": "20060304", "StudyDate": "20240304"},
+        {"PatientBirthDate": "20060304"},
+        {"PatientBirthDate": "20300304", "StudyDate": "20240304"},
+        {"PatientBirthDate": "20060000", "StudyDate": "20240304"},
+        {"PatientAge": ""},
+        {"PatientAge": "young"},
+        {},
+    ],
+)
+def test_adult_or_patient_of_unknown_age_passes_a_detector_for_adults(changes: dict[str, Any]) -> None:
+    check(image(**changes), ADULTS)
+
+
+@pytest.mark.filterwarnings("ignore:.*Invalid value for VR")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PatientAge": "005Y"},
+        {"PatientAge": "5Y"},
+        {"PatientAge": "017Y"},
+        {"PatientAge": "011M"},
+        {"PatientAge": "215M"},
+        {"PatientAge": "003W"},
+        {"PatientAge": "010D"},
+        {"PatientBirthDate": "20060305", "StudyDate": "20240304"},
+        {"PatientAge": "?", "PatientBirthDate": "20230305", "StudyDate": "20240304"},
+    ],
+)
+def test_child_is_not_shown_to_a_detector_for_adults_and_passes_where_any_age_is_accepted(
+    changes: dict[str, Any],
+) -> None:
+    check(image(**changes), ACCEPTS)
+    with pytest.raises(DetectionError) as caught:
+        check(image(**changes), ADULTS)
+    assert caught.value.reason is Reason.UNSUPPORTED_AGE
+    assert caught.value.reason.outcome is Outcome.NOT_ATTEMPTED
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -118,3 +119,15 @@ inner: Any = st.dictionaries(texts, plain, max_size=3)
 @given(st.dictionaries(texts, plain | st.lists(plain, max_size=3) | inner | st.lists(inner, max_size=2), max_size=4))
 def test_manifest_text_reads_back_as_what_was_written(document: dict[str, Any]) -> None:
     assert tomllib.loads(toml.dumps(document)) == document
+
+
+def test_training_explains_itself_and_what_is_missing_without_any_library() -> None:
+    script = [sys.executable, "-I", "-S", str(Path(SCRIPTS) / "train-cxr")]
+    asked = subprocess.run([*script, "--help"], capture_output=True, text=True, check=True)
+    assert "--labels" in asked.stdout
+    options = ["--data", "films", "--labels", "labels.csv", "--sign-key", "key"]
+    refused = subprocess.run([*script, *options], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    [sentence] = refused.stderr.splitlines()
+    assert sentence.startswith("Not installed: torch,")
+    assert "`scripts/venv detect,train`" in sentence

@@ -12,7 +12,7 @@ from support.rooms import encoded, request_for, small
 from support.worker_bench import WorkerBench
 
 from radnode.detect.worker import TROUBLE_SECONDS, elements
-from radnode.errors import KeyUnavailable, StoreUnavailable
+from radnode.errors import DecoderUnavailable, KeyUnavailable, StoreUnavailable
 from radnode.jobs import database
 from radnode.model import Analysis, JobKind, JobState, Reason
 
@@ -148,6 +148,27 @@ def test_trouble_of_the_node_itself_costs_an_image_no_try(
     assert (job.state, job.attempts) == (JobState.READY, 0)
     bench.work(1)
     assert bench.outcomes() == {"1.2.3.1": ("no_finding", None)}
+
+
+def test_decoder_that_does_not_start_costs_no_try_and_is_no_finding_about_an_image(
+    bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.receive(1, 2)
+
+    def down(_tasks: object) -> list[object]:
+        raise DecoderUnavailable("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.analyser, "decode", down)
+        for _ in range(10):
+            assert bench.worker.step() == 2
+            bench.rooms.now += TROUBLE_SECONDS
+    assert [(job.state, job.attempts, job.error) for job in bench.jobs()] == [
+        (JobState.READY, 0, "DecoderUnavailable")
+    ] * 2
+    assert bench.outcomes() == {}
+    bench.work(1)
+    assert set(bench.outcomes().values()) == {("no_finding", None)}
 
 
 def test_lease_that_passed_to_another_leaves_no_trace_and_neighbours_are_committed(bench: WorkerBench) -> None:

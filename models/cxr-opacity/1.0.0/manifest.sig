@@ -1,2 +1,2 @@
 key-id: radnode-models
-signature: JwJ9oek+jCkSqxkviXGFXP8FCXPYJiiY5JRLlYuqG0PsnCdDO5Bv2PlYELR4otZNvHkNhWXcTxBfsiyDlCDCCg==
+signature: I2PJGaC5A6SzJN333CeS/C/XNtMXjffJikjdb0J6RmtiHrlLjxIxZxES5lzcM94LYFpj6ro2NkUwQh0WwtZxAQ==
