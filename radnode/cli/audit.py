@@ -91,10 +91,10 @@ def verify(config: Path | None, as_json: bool) -> None:
         print_json(asdict(found))
     elif found.ok:
         pending = f", {found.pending} more on their way" if found.pending else ""
-        click.echo(f"audit verify: ok, {found.entries} entries, {found.checkpoints} checkpoints{pending}")
+        click.echo(f"audit verify: ok, {found.entries} entries, {found.checkpoints} checkpoints{pending} ({folder})")
     else:
         where = "" if found.first_bad is None else f"entry {found.first_bad}: "
-        click.echo(f"audit verify: BROKEN, {where}{found.problem}")
+        click.echo(f"audit verify: BROKEN, {where}{found.problem} ({folder})")
     if not found.ok:
         sys.exit(1)
 
