@@ -103,6 +103,30 @@ def test_every_use_is_audited_with_patient_and_user(rooms: Rooms) -> None:
     assert len({entry["patient"] for entry in rooms.entries()}) == 1
 
 
+def test_listing_is_one_entry_a_patient_with_the_count(rooms: Rooms) -> None:
+    for number, patient in enumerate(("A", "B", "A"), 1):
+        store(rooms, ANALYSES["finding"], number, PatientID=patient)
+    before = len(rooms.entries())
+    rooms.results.listing(ACTOR)
+    rooms.results.listing(ACTOR, limit=1)
+    found = [(entry["patient"], entry["detail"]) for entry in rooms.entries()[before:]]
+    one, other = (rooms.pseudonyms.patient("", patient) for patient in "AB")
+    assert found == [
+        (one, {"command": "list", "count": 2}),
+        (other, {"command": "list", "count": 1}),
+        (one, {"command": "list", "count": 1}),
+    ]
+
+
+def test_search_for_a_patient_that_finds_nothing_is_audited(rooms: Rooms) -> None:
+    patient = rooms.pseudonyms.patient("", "NOBODY")
+    assert rooms.results.listing(ACTOR, patient) == []
+    (entry,) = rooms.entries()
+    assert (entry["patient"], entry["detail"]) == (patient, {"command": "list", "count": 0})
+    assert rooms.results.listing(ACTOR) == []
+    assert len(rooms.entries()) == 1
+
+
 def test_what_cannot_be_audited_is_not_shown(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     result = store(rooms)
 
