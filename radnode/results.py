@@ -20,11 +20,17 @@ from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.errors import RadnodeError
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
-from radnode.model import Analysis, Code, Finding, JobKind, Outcome, Region
+from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.storage.sealing import Kind
 from radnode.stores import Stores
 
 Document = dict[str, Any]
+DELIVERY = {  # what the state of a delivery job means to who reads the result
+    JobState.DONE: "delivered",
+    JobState.READY: "waiting",
+    JobState.LEASED: "sending",
+    JobState.DEAD: "refused",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +174,7 @@ class Results:
         with reading(self._stores.engine) as tx:
             deliveries = self._stores.queue.of_subject(tx, JobKind.DELIVER, row.result)
         document["delivered"] = [
-            {"destination": job.destination, "state": "delivered" if job.state == "done" else job.state.value}
-            for job in deliveries
+            {"destination": job.destination, "state": DELIVERY[job.state], "tries": job.attempts} for job in deliveries
         ]
         return document
 

@@ -38,7 +38,7 @@ def list_(config: Path | None, as_json: bool, everything: bool) -> None:
         (row.job, row.kind, row.state, row.destination or "-", row.attempts, local_time(row.due), row.error or "")
         for row in rows
     ]
-    print_table(("JOB", "KIND", "STATE", "DESTINATION", "TRIES", "DUE", "LAST ERROR"), table)
+    print_table(("JOB", "KIND", "STATE", "DESTINATION", "TRIES", "DUE", "LAST ERROR"), table, "no jobs")
 
 
 @jobs.command()

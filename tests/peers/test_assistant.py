@@ -109,7 +109,7 @@ def test_stored_result_is_delivered_when_the_node_runs(node: NodeProcess, told: 
         [result] = told["results"]
         assert heard == [result["report"]["SOPInstanceUID"].encode()]
         wait_for(lambda: node.rows("jobs", "list") == [], 5, "nothing is left to do")
-    assert node.results() == [{**result, "delivered": [{"destination": "pacs", "state": "delivered"}]}]
+    assert node.results() == [{**result, "delivered": [{"destination": "pacs", "state": "delivered", "tries": 1}]}]
     assert node.run("audit", "verify").returncode == 0
 
 

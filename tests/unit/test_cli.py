@@ -196,7 +196,25 @@ def test_result_is_shown_exported_and_never_over_a_file(run: Run, tmp_path: Path
     assert run("results", "export", listed["id"], "-o", "report.dcm")[0] == 0
     assert (tmp_path / "report.dcm").read_bytes() == b"the report"
     assert (tmp_path / "report.dcm").stat().st_mode & 0o777 == 0o600
-    assert run("results", "export", listed["id"], "-o", "report.dcm")[0] == 1
+    code, _, err = run("results", "export", listed["id"], "-o", "report.dcm")
+    assert (code, err) == (1, "radnode: report.dcm exists already; choose another name.\n")
+
+
+def test_delivery_is_told_in_words_with_the_tries_where_it_waits(run: Run, node: Node) -> None:
+    assert "pacs refused, archive waiting" in run("results", "list")[1]
+    (lease,) = node.queue.lease(JobKind.DELIVER, "t:1", 60, 1, "archive")
+    (listed,) = json.loads(run("results", "list", "--json")[1])
+    assert [item["state"] for item in listed["delivered"]] == ["refused", "sending"]
+    with transaction(node.engine) as tx:
+        node.queue.postpone(tx, lease, 0, "down")
+    assert "delivered:   pacs refused, archive waiting, 1 try\n" in run("results", "show", listed["id"])[1]
+
+
+def test_ae_title_that_is_too_long_says_so(run: Run) -> None:
+    for arguments in (("init", "x", "--pacs", f"{'P' * 17}@h:1"), ("echo", "--called", "P" * 17, "-c", run.config)):
+        code, _, err = run(*arguments, configured=False)
+        assert code == 2
+        assert "has 17 characters; an AE title has 1 to 16" in " ".join(err.split())
 
 
 def test_dead_job_is_retried_and_discarded_under_audit(run: Run, node: Node) -> None:

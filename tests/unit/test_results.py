@@ -66,7 +66,7 @@ def test_document_has_exactly_the_keys_of_the_interface(rooms: Rooms, name: str)
     assert set(document["model"]) == {"name", "version", "device_uid"}
     assert document["source"] == {key: value for key, value in SOURCE.items() if key != "PatientID"}
     assert document["report"] == {"SOPInstanceUID": "2.25.1"}
-    assert document["delivered"] == [{"destination": "pacs", "state": "ready"}]
+    assert document["delivered"] == [{"destination": "pacs", "state": "waiting", "tries": 0}]
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
