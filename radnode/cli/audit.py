@@ -94,7 +94,7 @@ def verify(config: Path | None, as_json: bool) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"The trail or its public key {public_key} cannot be read.") from error
     if as_json:
-        print_json(asdict(found))
+        print_json({"folder": str(folder), **asdict(found)})
     elif found.ok:
         pending = f", {found.pending} more on their way" if found.pending else ""
         click.echo(f"audit verify: ok, {found.entries} entries, {found.checkpoints} checkpoints{pending} ({folder})")

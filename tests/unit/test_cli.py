@@ -243,7 +243,8 @@ def test_trail_is_shown_and_verified_and_a_changed_byte_is_1(run: Run, node: Nod
     assert run("audit", "tail")[0] == 0
     code, out, _ = run("audit", "verify")
     assert (code, out.split(",")[0]) == (0, "audit verify: ok")
-    assert json.loads(run("audit", "verify", "--json")[1])["ok"] is True
+    verified = json.loads(run("audit", "verify", "--json")[1])
+    assert (verified["ok"], verified["folder"]) == (True, str(node.audit_folder))
     (trail,) = node.audit_folder.glob("*.jsonl")
     before = trail.read_bytes()
     trail.write_bytes(before.replace(b"result_read", b"result_reaD", 1))
