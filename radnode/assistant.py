@@ -16,14 +16,14 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from radnode.audit import events, read
-from radnode.audit.events import AuditRecord
+from radnode.audit.events import Actor, AuditRecord
 from radnode.detect.worker import elements
 from radnode.errors import ConfigError, MalformedDataSet, RadnodeError
 from radnode.identify import identify
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import get_instance
 from radnode.model import Analysis, PeerIdentity, StoreRequest
-from radnode.node import Node
+from radnode.node import Node, user_name
 from radnode.part10 import read_file_meta
 from radnode.rules import CALLING_AE
 from radnode.settings import find_config, load_settings
@@ -55,7 +55,7 @@ class RadiologistAssistant:
     def __init__(self, config: str | Path | None = None) -> None:
         self._node = Node(load_settings(find_config(None if config is None else Path(config))))
         self._analyser = self._node.analyser()
-        self._actor = self._node.actor()
+        self._actor = Actor(user=user_name())
 
     def analyze_image(self, image: Dataset | str | Path) -> AnalyzedImage:
         """Show an image to the detectors that the rules name; the access is audited, nothing is stored.
@@ -109,7 +109,7 @@ class RadiologistAssistant:
             StorageError: it cannot be stored now.
         """
         node = self._node
-        receipt = node.intake.receive(analyzed.request, analyzed.data_set, enqueue=False)
+        receipt = node.intake.receive(analyzed.request, analyzed.data_set, actor=self._actor, enqueue=False)
         with reading(node.engine) as tx:
             instance = get_instance(tx, receipt.instance)
         source = elements(analyzed.header, ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
@@ -135,9 +135,10 @@ class RadiologistAssistant:
         Raises:
             AuditError: the trail is damaged; `radnode audit verify` says where.
         """
-        self._node.record(events.TRAIL_READ, self._actor, command="access_logs")
+        patient = self._node.pseudonyms.patient(issuer, patient_id)
+        self._node.record(events.TRAIL_READ, self._actor, patient=patient, command="access_logs")
         self._node.settle_trail()
-        return read.access_logs(self._node.audit_folder, self._node.pseudonyms.patient(issuer, patient_id))
+        return read.access_logs(self._node.audit_folder, patient)
 
     def close(self) -> None:
         """End the decoding process and bring the trail up to date."""

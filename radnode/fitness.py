@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
 
-from radnode.errors import RadnodeError
+from radnode.errors import ConfigError, RadnodeError
+from radnode.model import JobState
 from radnode.node import Node
+from radnode.pki import fingerprint
 from radnode.settings import DestinationSettings
 
 EXPIRY_DAYS = 30
@@ -26,18 +29,25 @@ class Finding:
 
 
 def examine(node: Node) -> Iterator[Finding]:
-    """Look at rules, keys, certificates, disk, database, models and destinations, one finding each."""
+    """Look at rules, keys, certificates, peers, disk, database, models and destinations, one finding each."""
     yield Finding("config", True, f"read; AE title {node.settings.node.ae_title}, port {node.settings.node.port}")
+    if not node.settings.data_dir.is_dir():
+        text = f"there is no folder {node.settings.data_dir}; correct `data_dir`, or make a node with `radnode init`."
+        yield Finding("data_dir", False, text)
+        return
     yield _try("rules", lambda: _rules(node))
     yield _try("keys", lambda: _keys(node))
-    for name in ("certificate", "ca"):
-        yield _try(f"tls.{name}", lambda name=name: _certificate(node, name))  # type: ignore[misc]
-    yield _try("tls", lambda: _context(node))
-    yield _disk(node)
-    yield _try("database", lambda: _database(node))
+    tls = list(_tls(node))
+    yield from tls
+    yield _try("peers", lambda: _peers(node))
+    yield _try("disk", lambda: _disk(node))
+    database = _try("database", lambda: _database(node))
+    yield database
+    if database.fit:
+        yield _try("jobs", lambda: _jobs(node))
     yield from _models(node)
     for destination in node.settings.destinations:
-        yield _try(f"destination {destination.name}", lambda it=destination: _echo(node, it))  # type: ignore[misc]
+        yield _destination(node, destination, tls[-1])
     if not node.settings.destinations:
         yield Finding("destinations", True, "none: reports stay on this node")
 
@@ -47,6 +57,8 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, True, look())
     except RadnodeError as error:
         return Finding(subject, False, str(error))
+    except OSError as error:
+        return Finding(subject, False, f"{error.filename or 'a file'} cannot be read: {error.strerror}.")
 
 
 def _rules(node: Node) -> str:
@@ -58,9 +70,8 @@ def _keys(node: Node) -> str:
     _ = node.audit, node.pseudonyms
     studies = node.study_keys.check()
     node.sequencer()
-    wide = [path.name for path in node.key_folder.iterdir() if path.stat().st_mode & 0o077]
-    if wide:
-        raise RadnodeError(f"{wide[0]} in {node.key_folder} is open to other users; chmod it to 0600.")
+    for path in sorted(node.key_folder.iterdir()):
+        _check_private(path)
     return f"complete, private, in {node.key_folder}; {studies} study keys"
 
 
@@ -77,6 +88,30 @@ def _certificate(node: Node, name: str) -> str:
     return f"valid until {expiry:%Y-%m-%d}"
 
 
+def _tls(node: Node) -> Iterator[Finding]:
+    """Look at certificate, authority and key; the last finding says whether they can be used together."""
+    files = [_try(f"tls.{name}", lambda name=name: _certificate(node, name)) for name in ("certificate", "ca")]  # type: ignore[misc]
+    files.append(_try("tls.key", lambda: _key(node)))
+    yield from files
+    together = _try("tls", lambda: _context(node))
+    said = not together.fit and any(together.text == finding.text for finding in files)
+    yield Finding("tls", False, "not tried: see above") if said else together
+
+
+def _key(node: Node) -> str:
+    from radnode.network.tls import check_readable  # noqa: PLC0415
+
+    path = node.settings.path(node.settings.tls.key)
+    check_readable(path)
+    _check_private(path)
+    return "private"
+
+
+def _check_private(path: Path) -> None:
+    if path.stat().st_mode & 0o077:
+        raise RadnodeError(f"{path.name} in {path.parent} is open to other users; chmod it to 0600.")
+
+
 def _context(node: Node) -> str:
     from radnode.network.tls import server_context  # noqa: PLC0415
 
@@ -85,16 +120,51 @@ def _context(node: Node) -> str:
     return f"certificate and key fit; client certificates are {demanded}"
 
 
-def _disk(node: Node) -> Finding:
+def _peers(node: Node) -> str:
+    settings = node.settings
+    lets_in_unbound = settings.node.plain_port or not settings.tls.require_client_certificate
+    problems = []
+    for peer in settings.peers:
+        if peer.certificate_sha256 is None and peer.san is None and not lets_in_unbound:
+            problems.append(f"the peer {peer.ae_title} can never connect; set its certificate_sha256 or san")
+        if peer.ae_title == settings.node.ae_title and peer.certificate_sha256 is not None:
+            own = _own_fingerprint(node)
+            if own not in (None, peer.certificate_sha256):
+                problems.append(
+                    f"the peer {peer.ae_title} is bound to another certificate; set its certificate_sha256 to {own}"
+                )
+    if problems:
+        raise RadnodeError(f"{'; '.join(problems)}.")
+    return f"{len(settings.peers)} may connect"
+
+
+def _own_fingerprint(node: Node) -> str | None:
+    """Return the fingerprint of this node's certificate; None where `tls.certificate` says why there is none."""
+    try:
+        return fingerprint(node.settings.path(node.settings.tls.certificate))
+    except ConfigError:
+        return None
+
+
+def _disk(node: Node) -> str:
     free = shutil.disk_usage(node.settings.data_dir).free
     text = f"{free / 2**30:.1f} GiB free in {node.settings.data_dir}"
-    return Finding("disk", free >= FREE_BYTES, text if free >= FREE_BYTES else f"only {text}; make room.")
+    if free < FREE_BYTES:
+        raise RadnodeError(f"only {text}; make room.")
+    return text
 
 
 def _database(node: Node) -> str:
+    _ = node.engine
+    return f"opens, {node.database_path}"
+
+
+def _jobs(node: Node) -> str:
     counts = node.queue.counts()
-    jobs = ", ".join(f"{count} {kind.value} {state.value}" for (kind, state), count in sorted(counts.items()))
-    return f"opens; jobs: {jobs or 'none yet'}"
+    dead = sum(count for (_, state), count in counts.items() if state is JobState.DEAD)
+    if dead:
+        raise RadnodeError(f"{dead} dead letter{'s' if dead > 1 else ''}; see `radnode jobs list`.")
+    return ", ".join(f"{count} {kind.value} {state.value}" for (kind, state), count in sorted(counts.items())) or "none"
 
 
 def _models(node: Node) -> Iterator[Finding]:
@@ -111,6 +181,17 @@ def _models(node: Node) -> Iterator[Finding]:
             return f"version {package.identity.version}, signed by {package.key_id}, complete"
 
         yield _try(f"model {name}", look)
+
+
+def _destination(node: Node, destination: DestinationSettings, tls: Finding) -> Finding:
+    subject = f"destination {destination.name}"
+    if destination.tls and not tls.fit:
+        found = Finding(subject, False, "not tried: this node's TLS files cannot be used.")
+    else:
+        found = _try(subject, lambda: _echo(node, destination))
+    if any(destination.name in rule.deliver for rule in node.settings.rules):
+        return found
+    return replace(found, text=f"{found.text.rstrip('.')}; no rule delivers to it")
 
 
 def _echo(node: Node, destination: DestinationSettings) -> str:

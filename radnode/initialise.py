@@ -65,12 +65,12 @@ def initialise(folder: Path, port: int, pacs: DestinationSettings | None) -> Pat
 
 
 def render(folder: Path, port: int, pacs: DestinationSettings | None) -> str:
-    """Return the commented configuration of a node whose keys and PKI stand in `folder`."""
+    """Return the commented configuration of a node whose PKI stands in `folder`."""
     fingerprints = {name: fingerprint(folder / f"pki/{name}.crt") for name in ("modality", "server", "admin")}
-    return fill(str(folder), port, pacs, fingerprints)
+    return fill(port, pacs, fingerprints)
 
 
-def fill(data_dir: str, port: int, pacs: DestinationSettings | None, fingerprints: Mapping[str, str]) -> str:
+def fill(port: int, pacs: DestinationSettings | None, fingerprints: Mapping[str, str]) -> str:
     """Return the template of the configuration with these values in it."""
     template = string.Template(resources.files("radnode").joinpath("templates/radnode.toml").read_text("utf-8"))
     destination = _NO_DESTINATION
@@ -79,7 +79,6 @@ def fill(data_dir: str, port: int, pacs: DestinationSettings | None, fingerprint
             ae_title=_text(pacs.ae_title), host=_text(pacs.host), port=pacs.port, tls=str(pacs.tls).lower()
         )
     return template.substitute(
-        data_dir=_text(data_dir),
         port=port,
         destinations=destination,
         deliver="" if pacs is None else '"pacs"',

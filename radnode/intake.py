@@ -46,12 +46,20 @@ class Intake:
         self._stores = stores
         self._max_object_bytes = max_object_bytes
 
-    def receive(self, request: StoreRequest, data_set: bytes | memoryview, *, enqueue: bool = True) -> Receipt:
+    def receive(
+        self,
+        request: StoreRequest,
+        data_set: bytes | memoryview,
+        *,
+        actor: Actor | None = None,
+        enqueue: bool = True,
+    ) -> Receipt:
         """Keep one SOP instance, exactly as received, and promise to analyse it.
 
         Args:
             request: the C-STORE command and who sent it.
             data_set: the encoded data set, without preamble and file meta information.
+            actor: who did it, where it is not the peer.
             enqueue: whether the worker is to analyse it; the Python API does that itself.
 
         Raises:
@@ -59,6 +67,7 @@ class Intake:
             StorageError: this node cannot keep them now.
             AuditError: the audit entry cannot be written, so the instance was not kept.
         """
+        actor = actor or Actor.of_peer(request.peer)
         identity = self._identify(request, data_set)
         receipt = self._pseudonymise(identity)
         content = self._stores.pseudonyms.content(request.transfer_syntax_uid.encode(), b"\0", data_set)
@@ -86,14 +95,14 @@ class Intake:
                         add_instance(tx, row)
                         if enqueue:
                             self._stores.queue.add(tx, JobKind.ANALYSE, receipt.instance)
-                        self._record(tx, request, receipt, identity, Action.CREATE, len(data_set))
+                        self._record(tx, actor, request, receipt, identity, Action.CREATE, len(data_set))
             except RadnodeError:
                 self._discard(row)
                 raise
             if seen:
                 self._stores.vault.discard(object_id)
         if seen:
-            return self._again(request, receipt, identity, content, len(data_set))
+            return self._again(actor, request, receipt, identity, content, len(data_set))
         if enqueue:
             self._stores.wake("worker")
         self._stores.wake("sequencer")
@@ -127,23 +136,32 @@ class Intake:
             known=False,
         )
 
-    def _again(self, request: StoreRequest, receipt: Receipt, identity: Identity, content: str, size: int) -> Receipt:
+    def _again(
+        self, actor: Actor, request: StoreRequest, receipt: Receipt, identity: Identity, content: str, size: int
+    ) -> Receipt:
         """Answer an instance that is already kept: the same bytes are fine, other bytes are refused."""
         with transaction(self._stores.engine) as tx:
             row = find_instance(tx, receipt.instance)
             same = row is not None and row.content == content
-            self._record(tx, request, receipt, identity, Action.READ if same else Action.UPDATE, size)
+            self._record(tx, actor, request, receipt, identity, Action.READ if same else Action.UPDATE, size)
         self._stores.wake("sequencer")
         if not same:
             raise DuplicateInstance("This SOP Instance UID is kept already, with other bytes.")
         return Receipt(receipt.patient, receipt.study, receipt.series, receipt.instance, known=True)
 
     def _record(
-        self, tx: Connection, request: StoreRequest, receipt: Receipt, identity: Identity, action: Action, size: int
+        self,
+        tx: Connection,
+        actor: Actor,
+        request: StoreRequest,
+        receipt: Receipt,
+        identity: Identity,
+        action: Action,
+        size: int,
     ) -> None:
         record = AuditRecord(
             events.IMAGE_RECEIVED,
-            Actor.of_peer(request.peer),
+            actor,
             action=action,
             outcome=AuditOutcome.MINOR if action is Action.UPDATE else AuditOutcome.SUCCESS,
             patient=receipt.patient,

@@ -134,10 +134,20 @@ class Node:
         """The node itself, acting as the operating-system user it runs as."""
         return Actor(ae=self.settings.node.ae_title, user=user_name())
 
-    def record(self, event: Event, actor: Actor, **detail: str | int) -> None:
-        """Audit one event that stands for itself, in a transaction of its own."""
+    def record(
+        self,
+        event: Event,
+        actor: Actor,
+        *,
+        patient: str | None = None,
+        study: str | None = None,
+        instance: str | None = None,
+        **detail: str | int,
+    ) -> None:
+        """Audit one event that stands for itself, about these pseudonyms, in a transaction of its own."""
+        record = AuditRecord(event, actor, patient=patient, study=study, instance=instance, detail=detail)
         with transaction(self.engine) as tx:
-            self.audit.record(tx, AuditRecord(event, actor, detail=detail))
+            self.audit.record(tx, record)
         self.bell.ring("sequencer")
 
     def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:

@@ -27,6 +27,7 @@ KEYS = frozenset(
     | {"duration_ms", "status", "attempt", "count", "bytes", "rule", "advice", "error", "message", "place", "version"}
     | {"port", "device", "retry_seconds", "exit", "logger", "dropped"}
 )
+FIRST = ("timestamp", "level", "event", "role")  # in every line, before everything else
 MAX_TEXT = 300
 
 Log = structlog.typing.FilteringBoundLogger
@@ -72,8 +73,9 @@ def logger() -> Log:
 
 
 def allow(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Let through only what the allow-list names (a structlog processor)."""
-    allowed = {key: _value(value) for key, value in entry.items() if key in KEYS and value is not None}
+    """Let through only what the allow-list names, what every line has first (a structlog processor)."""
+    known = [key for key in dict.fromkeys((*FIRST, *entry)) if key in KEYS]
+    allowed = {key: _value(entry[key]) for key in known if entry.get(key) is not None}
     if unknown := sorted(set(entry) - KEYS):
         allowed["dropped"] = unknown
     return allowed

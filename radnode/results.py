@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,17 @@ from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.errors import RadnodeError
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
-from radnode.model import Analysis, Code, Finding, JobKind, Outcome, Region
+from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.storage.sealing import Kind
 from radnode.stores import Stores
 
 Document = dict[str, Any]
+DELIVERY = {  # what the state of a delivery job means to who reads the result
+    JobState.DONE: "delivered",
+    JobState.READY: "waiting",
+    JobState.LEASED: "sending",
+    JobState.DEAD: "refused",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +130,20 @@ class Results:
         self._stores.wake("sequencer")
 
     def listing(self, actor: Actor, patient: str | None = None, limit: int = 1000) -> list[Document]:
-        """Return results, newest first, of one patient (a pseudonym) or of all; each one read is audited."""
+        """Return results, newest first, of one patient (a pseudonym) or of all; audited once a patient.
+
+        A search for a patient that finds nothing is audited too.
+        """
         with reading(self._stores.engine) as tx:
             rows = list_results(tx, patient, limit)
-        return self._read(rows, actor, "list")
+        documents = [self._document(row) for row in rows]
+        counts = Counter(row.patient for row in rows) or ({} if patient is None else {patient: 0})
+        with transaction(self._stores.engine) as tx:
+            for found, count in counts.items():
+                detail: dict[str, str | int] = {"command": "list", "count": count}
+                self._stores.audit.record(tx, AuditRecord(events.RESULT_READ, actor, patient=found, detail=detail))
+        self._stores.wake("sequencer")
+        return documents
 
     def show(self, result: str, actor: Actor) -> Document:
         """Return one result; the reading is audited.
@@ -136,7 +153,9 @@ class Results:
         """
         with reading(self._stores.engine) as tx:
             row = get_result(tx, result)
-        return self._read([row], actor, "show")[0]
+        document = self._document(row)
+        self._record(row, events.RESULT_READ, actor, {"command": "show"})
+        return document
 
     def export(self, result: str, actor: Actor) -> bytes:
         """Return the report of a result as a DICOM file; the export is audited.
@@ -147,39 +166,30 @@ class Results:
         with reading(self._stores.engine) as tx:
             row = get_result(tx, result)
         report = self._stores.vault.get(row.report_id)
-        self._record([row], events.RESULT_EXPORTED, actor, {"format": "sr"})
+        self._record(row, events.RESULT_EXPORTED, actor, {"format": "sr"})
         return report
-
-    def _read(self, rows: Sequence[ResultRow], actor: Actor, command: str) -> list[Document]:
-        documents = [self._document(row) for row in rows]
-        self._record(rows, events.RESULT_READ, actor, {"command": command})
-        return documents
 
     def _document(self, row: ResultRow) -> Document:
         document: Document = json.loads(self._stores.vault.get(row.object_id))
         with reading(self._stores.engine) as tx:
             deliveries = self._stores.queue.of_subject(tx, JobKind.DELIVER, row.result)
         document["delivered"] = [
-            {"destination": job.destination, "state": "delivered" if job.state == "done" else job.state.value}
-            for job in deliveries
+            {"destination": job.destination, "state": DELIVERY[job.state], "tries": job.attempts} for job in deliveries
         ]
         return document
 
-    def _record(
-        self, rows: Sequence[ResultRow], event: events.Event, actor: Actor, detail: Mapping[str, str | int]
-    ) -> None:
+    def _record(self, row: ResultRow, event: events.Event, actor: Actor, detail: Mapping[str, str | int]) -> None:
+        record = AuditRecord(
+            event,
+            actor,
+            patient=row.patient,
+            study=row.study,
+            instance=row.instance,
+            model=row.model,
+            detail={**detail, "result": row.result},
+        )
         with transaction(self._stores.engine) as tx:
-            for row in rows:
-                record = AuditRecord(
-                    event,
-                    actor,
-                    patient=row.patient,
-                    study=row.study,
-                    instance=row.instance,
-                    model=row.model,
-                    detail={**detail, "result": row.result},
-                )
-                self._stores.audit.record(tx, record)
+            self._stores.audit.record(tx, record)
         self._stores.wake("sequencer")
 
 

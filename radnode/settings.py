@@ -20,10 +20,16 @@ from radnode.errors import ConfigError
 MAX_AE_TITLE = 16  # PS3.5 Table 6.2-1, VR AE
 
 
-def _ae_title(value: str) -> str:
-    """Check one AE title: PS3.5 Table 6.2-1 (no backslash, no control characters, not only spaces)."""
+def ae_title(value: str) -> str:
+    """Check one AE title: PS3.5 Table 6.2-1 (no backslash, no control characters, not only spaces).
+
+    Raises:
+        ValueError: it is none; the text says why.
+    """
     title = value.strip(" ")
-    if not title or len(title) > MAX_AE_TITLE or "\\" in title or not (title.isascii() and title.isprintable()):
+    if len(title) > MAX_AE_TITLE:
+        raise ValueError(f"{title!r} has {len(title)} characters; an AE title has 1 to {MAX_AE_TITLE}")
+    if not title or "\\" in title or not (title.isascii() and title.isprintable()):
         raise ValueError(f"an AE title has 1 to {MAX_AE_TITLE} printable ASCII characters and no backslash")
     return title
 
@@ -36,7 +42,7 @@ def _fingerprint(value: str) -> str:
     return digits
 
 
-AETitle = Annotated[str, AfterValidator(_ae_title)]
+AETitle = Annotated[str, AfterValidator(ae_title)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]

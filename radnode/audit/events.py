@@ -116,8 +116,8 @@ DETAIL_KEYS: Final = frozenset(
         "last",
         "outcome",  # of an analysis (model.Outcome)
         "pid",
-        "purpose",  # of a disclosure (45 CFR 164.528)
-        "reason",  # model.Reason
+        "purpose",  # of a disclosure (45 CFR 164.528); "identity" where a sealed identity was opened
+        "reason",  # model.Reason, or the sentence why a delivery failed
         "recipient",
         "report",  # pseudonym of a report's SOP instance
         "result",  # identifier of a stored result

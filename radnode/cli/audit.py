@@ -32,12 +32,16 @@ def audit() -> None:
 @json_option
 @click.option("-n", "count", default=20, show_default=True, type=click.IntRange(1), help="How many entries.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with entries as they come.")
-def tail(config: Path | None, as_json: bool, count: int, follow: bool) -> None:
+@click.option("--patient", help="Only entries about this Patient ID.")
+@click.option("--issuer", default="", help="Issuer of that Patient ID.")
+def tail(config: Path | None, as_json: bool, count: int, follow: bool, patient: str | None, issuer: str) -> None:
     """Print the newest entries, oldest of them first; reading is audited."""
     node = open_node(config)
-    node.record(events.TRAIL_READ, user(), command="tail")
+    pseudonym = None if patient is None else node.pseudonyms.patient(issuer, patient)
+    wanted = read.Filter(patient=pseudonym)
+    node.record(events.TRAIL_READ, user(), patient=pseudonym, command="tail")
     node.settle_trail()
-    newest = list(islice(read.entries(node.audit_folder, newest_first=True), count))
+    newest = list(islice(read.entries(node.audit_folder, wanted, newest_first=True), count))
     last = 0
     for entry in reversed(newest):
         _print(entry, as_json)
@@ -45,7 +49,7 @@ def tail(config: Path | None, as_json: bool, count: int, follow: bool) -> None:
     while follow:
         time.sleep(FOLLOW_SECONDS)
         fresh = []
-        for entry in read.entries(node.audit_folder, newest_first=True):
+        for entry in read.entries(node.audit_folder, wanted, newest_first=True):
             if entry["seq"] <= last:
                 break
             fresh.append(entry)
@@ -61,9 +65,11 @@ def tail(config: Path | None, as_json: bool, count: int, follow: bool) -> None:
 def show(seq: int, config: Path | None, identity: bool) -> None:
     """Print one entry in full; reading is audited."""
     node = open_node(config)
-    node.record(events.TRAIL_READ, user(), command="show", first=seq, last=seq)
     node.settle_trail()
     entry = dict(read.entry(node.audit_folder, seq))
+    opened = {"purpose": "identity", **{name: entry[name] for name in ("patient", "study", "instance")}}
+    node.record(events.TRAIL_READ, user(), command="show", first=seq, last=seq, **(opened if identity else {}))
+    node.settle_trail()
     if identity:
         entry["identity"] = open_sealed(entry, read_key(node.key_folder / "audit.key"))
     print_json(entry)
@@ -88,13 +94,13 @@ def verify(config: Path | None, as_json: bool) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"The trail or its public key {public_key} cannot be read.") from error
     if as_json:
-        print_json(asdict(found))
+        print_json({"folder": str(folder), **asdict(found)})
     elif found.ok:
         pending = f", {found.pending} more on their way" if found.pending else ""
-        click.echo(f"audit verify: ok, {found.entries} entries, {found.checkpoints} checkpoints{pending}")
+        click.echo(f"audit verify: ok, {found.entries} entries, {found.checkpoints} checkpoints{pending} ({folder})")
     else:
         where = "" if found.first_bad is None else f"entry {found.first_bad}: "
-        click.echo(f"audit verify: BROKEN, {where}{found.problem}")
+        click.echo(f"audit verify: BROKEN, {where}{found.problem} ({folder})")
     if not found.ok:
         sys.exit(1)
 

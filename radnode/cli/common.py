@@ -12,9 +12,23 @@ import click
 
 from radnode.audit.events import Actor
 from radnode.node import Node, user_name
-from radnode.settings import find_config, load_settings
+from radnode.settings import ae_title, find_config, load_settings
 
 Command = Callable[..., Any]
+
+
+class AETitleParam(click.ParamType[str]):
+    """An AE title, checked as the configuration checks it."""
+
+    name = "AE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the title without the spaces around it."""
+        try:
+            return ae_title(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
 
 config_option = click.option(
     "-c", "--config", "config", type=click.Path(path_type=Path), help="The node's radnode.toml.", metavar="FILE"
@@ -44,8 +58,11 @@ def print_json(value: object) -> None:
         click.echo(json.dumps(value, indent=2))
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under a header, columns as wide as they need."""
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+    """Print rows under a header, columns as wide as they need; `empty` where there are none."""
+    if not rows:
+        click.echo(empty)
+        return
     table = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     for row in table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -12,6 +12,8 @@ from radnode.audit import events
 from radnode.audit.events import AuditRecord
 from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
 from radnode.jobs.database import transaction
+from radnode.jobs.index import find_instance, find_result
+from radnode.jobs.queue import JobRow
 from radnode.model import JobKind, JobState
 from radnode.node import Node
 
@@ -36,7 +38,7 @@ def list_(config: Path | None, as_json: bool, everything: bool) -> None:
         (row.job, row.kind, row.state, row.destination or "-", row.attempts, local_time(row.due), row.error or "")
         for row in rows
     ]
-    print_table(("JOB", "KIND", "STATE", "DESTINATION", "TRIES", "DUE", "LAST ERROR"), table)
+    print_table(("JOB", "KIND", "STATE", "DESTINATION", "TRIES", "DUE", "LAST ERROR"), table, "no jobs")
 
 
 @jobs.command()
@@ -59,10 +61,11 @@ def show(job: int, config: Path | None, as_json: bool) -> None:
 def retry(job: int, config: Path | None) -> None:
     """Put a dead or waiting job back to the front, its tries counted from zero."""
     node = open_node(config)
+    row = node.queue.show(job)
     with transaction(node.engine) as tx:
         node.queue.retry(tx, job)
-        _record(node, tx, job, "retried")
-    node.bell.ring("worker" if node.queue.show(job).kind is JobKind.ANALYSE else "deliver")
+        _record(node, tx, row, "retried")
+    node.bell.ring("worker" if row.kind is JobKind.ANALYSE else "deliver")
     node.settle_trail()
     click.echo(f"Job {job} is due now.")
 
@@ -73,12 +76,20 @@ def retry(job: int, config: Path | None) -> None:
 def discard(job: int, config: Path | None) -> None:
     """Remove a dead job for good; what it was about stays stored."""
     node = open_node(config)
+    row = node.queue.show(job)
     with transaction(node.engine) as tx:
         node.queue.discard(tx, job)
-        _record(node, tx, job, "discarded")
+        _record(node, tx, row, "discarded")
     node.settle_trail()
     click.echo(f"Job {job} is discarded.")
 
 
-def _record(node: Node, tx: Connection, job: int, change: str) -> None:
-    node.audit.record(tx, AuditRecord(events.JOB_CHANGED, user(), detail={"job": job, "change": change}))
+def _record(node: Node, tx: Connection, row: JobRow, change: str) -> None:
+    """Audit what was done to a job, with the patient whose image or result it is about."""
+    look = find_instance if row.kind is JobKind.ANALYSE else find_result
+    found = look(tx, row.subject)
+    detail: dict[str, str | int] = {"job": row.job, "job_kind": row.kind.value, "change": change}
+    record = AuditRecord(events.JOB_CHANGED, user(), detail=detail)
+    if found is not None:
+        record = replace(record, patient=found.patient, study=found.study, instance=found.instance)
+    node.audit.record(tx, record)

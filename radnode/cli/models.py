@@ -32,7 +32,7 @@ def list_(config: Path | None, as_json: bool) -> None:
         print_json(rows)
         return
     table = [(row["name"], row["version"], "active" if row["active"] else "", row["path"]) for row in rows]
-    print_table(("NAME", "VERSION", "STATE", "PATH"), table)
+    print_table(("NAME", "VERSION", "STATE", "PATH"), table, "no models")
 
 
 @models.command()
@@ -52,5 +52,7 @@ def verify(config: Path | None, as_json: bool) -> None:
     else:
         for row in rows:
             click.echo(f"{row['name']} {row['version']}: {'; '.join(row['problems']) or 'ok'}")
+        if not rows:
+            click.echo("no models")
     if any(row["problems"] for row in rows):
         sys.exit(1)

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from radnode.cli.common import config_option, open_node
-from radnode.errors import DestinationRefused, MalformedDataSet
+from radnode.cli.common import AETitleParam, config_option, open_node
+from radnode.errors import DestinationRefused, DestinationUnavailable, MalformedDataSet
 from radnode.network.contexts import MAX_CONTEXTS
 from radnode.network.storage_scu import echo as echo_scu
 from radnode.network.storage_scu import open_destination
@@ -21,6 +21,8 @@ from radnode.network.tls import client_context
 from radnode.node import Node
 from radnode.part10 import read_file_meta
 from radnode.settings import DestinationSettings, Settings
+
+THIS_NODE = "this node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,14 @@ class Call:
     context: ssl.SSLContext | None
     calling_ae_title: str
     timeout_seconds: float
+    name: str | None  # how errors call it, where it is no destination of the configuration
 
 
 _OPTIONS = (
     config_option,
     click.option("--to", "where", metavar="NAME|HOST:PORT", help="A destination or an address; else this node."),
-    click.option("--called", metavar="AE", help="Called AE title; else the destination's."),
-    click.option("--ae", "calling", metavar="AE", help="Calling AE title; else that of this node."),
+    click.option("--called", type=AETitleParam(), help="Called AE title; else the destination's."),
+    click.option("--ae", "calling", type=AETitleParam(), help="Calling AE title; else that of this node."),
     click.option("--certificate", type=click.Path(path_type=Path), help="Client certificate (PEM)."),
     click.option("--key", type=click.Path(path_type=Path), help="Its key (PEM)."),
     click.option("--plain", is_flag=True, help="Without TLS."),
@@ -67,8 +70,15 @@ def calling(command: Callable[..., None]) -> Callable[..., None]:
             client_context(settings) if destination.tls else None,
             calling or settings.node.ae_title,
             settings.deliver.timeout_seconds,
+            THIS_NODE if where is None else None if node.settings.destination(where) else where,
         )
-        command(call, **rest)
+        try:
+            command(call, **rest)
+        except DestinationUnavailable as error:
+            if call.name == THIS_NODE and isinstance(error.__cause__, ConnectionRefusedError):
+                sentence = f"{str(error).removesuffix('.')}; is it running? `radnode serve`."
+                raise DestinationUnavailable(sentence) from error
+            raise
 
     for option in reversed(_OPTIONS):
         with_call = option(with_call)
@@ -85,6 +95,7 @@ def echo(call: Call) -> None:
         context=call.context,
         calling_ae_title=call.calling_ae_title,
         timeout_seconds=call.timeout_seconds,
+        name=call.name,
     )
     click.echo(f"{destination.ae_title}@{destination.host}:{destination.port} answered in {milliseconds:.1f} ms")
 
@@ -98,13 +109,14 @@ def send(call: Call, paths: Sequence[Path]) -> None:
     title = call.destination.ae_title
     refused: list[str] = []
     with (
-        click.progressbar(files, label=f"to {title}", file=sys.stderr) as progress,
+        click.progressbar(files, label=f"to {title}", file=sys.stderr, hidden=not sys.stderr.isatty()) as progress,
         open_destination(
             call.destination,
             context=call.context,
             calling_ae_title=call.calling_ae_title,
             objects=_offers(files),
             timeout_seconds=call.timeout_seconds,
+            name=call.name,
         ) as association,
     ):
         for file in progress:
@@ -133,7 +145,7 @@ def _destination(node: Node, where: str | None, called: str | None, plain: bool)
     try:
         return DestinationSettings(name="peer", ae_title=title, host=host, port=int(port), tls=not plain)
     except ValidationError as error:
-        raise click.UsageError(f"{where!r} is no address, or {title!r} no AE title of 1 to 16 characters.") from error
+        raise click.UsageError(f"{where!r} is no address.") from error
 
 
 def _with_certificate(settings: Settings, certificate: Path | None, key: Path | None) -> Settings:

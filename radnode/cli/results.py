@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
+from radnode.errors import RadnodeError
 from radnode.model import Reason
 
 Document = dict[str, Any]
@@ -45,7 +46,7 @@ def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, 
         )
         for document in documents
     ]
-    print_table(("ID", "CREATED", "OUTCOME", "SCORE", "MODEL", "DELIVERED"), rows)
+    print_table(("ID", "CREATED", "OUTCOME", "SCORE", "MODEL", "DELIVERED"), rows, "no results")
 
 
 @results.command()
@@ -74,8 +75,10 @@ def export(result: str, config: Path | None, output: Path) -> None:
     node.settle_trail()
     try:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise RadnodeError(f"{output} exists already; choose another name.") from error
     except OSError as error:
-        raise click.FileError(str(output), f"not written: {error.strerror}") from error
+        raise RadnodeError(f"{output} cannot be written: {error.strerror}.") from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(report)
     click.echo(f"{output}: DICOM structured report {result}, readable by you alone")
@@ -116,5 +119,10 @@ def _score(document: Document) -> str:
 
 
 def _delivered(document: Document) -> str:
-    states = [f"{item['destination']} {item['state']}" for item in document["delivered"]]
-    return ", ".join(states) or "to no destination"
+    return ", ".join(map(_delivery, document["delivered"])) or "to no destination"
+
+
+def _delivery(item: Document) -> str:
+    tries = "1 try" if item["tries"] == 1 else f"{item['tries']} tries"
+    counted = f", {tries}" if item["state"] == "waiting" and item["tries"] else ""
+    return f"{item['destination']} {item['state']}{counted}"

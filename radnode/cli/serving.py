@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from radnode.cli.common import config_option, json_option, open_node, print_json
+from radnode.cli.common import AETitleParam, config_option, json_option, open_node, print_json
 from radnode.settings import DestinationSettings, find_config, load_settings
 
 SERVABLE = ("intake", "worker", "deliver")
@@ -24,10 +24,11 @@ class Address(click.ParamType[DestinationSettings]):
         """Return the destination that a text names."""
         if isinstance(value, DestinationSettings):
             return value
-        ae_title, _, where = str(value).partition("@")
+        title, _, where = str(value).partition("@")
         host, _, port = where.rpartition(":")
+        title = AETitleParam().convert(title, param, ctx)
         try:
-            return DestinationSettings(name="pacs", ae_title=ae_title, host=host.strip("[]") or "?", port=int(port))
+            return DestinationSettings(name="pacs", ae_title=title, host=host.strip("[]") or "?", port=int(port))
         except (ValidationError, ValueError):
             self.fail(f"{value!r} is not an address like PACS@127.0.0.1:4242.", param, ctx)
 
@@ -46,8 +47,10 @@ def init(folder: Path, port: int, pacs: DestinationSettings | None, pacs_plain: 
     """
     from radnode.initialise import initialise  # noqa: PLC0415
 
-    if pacs is not None and pacs_plain:
-        pacs = pacs.model_copy(update={"tls": False})
+    if pacs_plain and pacs is None:
+        raise click.UsageError("--pacs-plain says how to reach a PACS; name it with --pacs AE@host:port.")
+    if pacs is not None:
+        pacs = pacs.model_copy(update={"tls": not pacs_plain})
     config = initialise(folder, port, pacs)
     click.echo(f"A node was made in {config.parent}.")
     click.echo(f"  configuration  {config}")

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from radnode.audit import events
-from radnode.audit.events import Actor, AuditRecord, Event
+from radnode.audit.events import MAX_DETAIL_LENGTH, Actor, AuditRecord, Event
 from radnode.errors import (
     DeliveryError,
     DestinationHolds,
@@ -125,7 +125,14 @@ class Courier:
             self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
         except (DestinationRefused, NotFoundError, SealBroken, MalformedDataSet) as error:
             self._settle(lease, result, events.DELIVERY_FAILED, error)
-            self._log.error("report_refused", result=lease.subject, job=lease.job_id, message=str(error))
+            self._log.error(
+                "report_refused",
+                result=lease.subject,
+                study=result.study,
+                instance=result.instance,
+                job=lease.job_id,
+                message=str(error),
+            )
             return
         self._settle(lease, result, events.REPORT_DELIVERED, None)
         duration = round((time.monotonic() - started) * 1000, 1)
@@ -134,6 +141,13 @@ class Courier:
         )
 
     def _settle(self, lease: Lease, result: ResultRow, event: Event, error: RadnodeError | None) -> None:
+        detail: dict[str, str | int] = {
+            "destination": self._destination.name,
+            "result": lease.subject,
+            "attempt": lease.attempt,
+        }
+        if error is not None:
+            detail["reason"] = str(error)[:MAX_DETAIL_LENGTH]
         record = AuditRecord(
             event,
             self._actor,
@@ -141,7 +155,7 @@ class Courier:
             study=result.study,
             instance=result.instance,
             model=result.model,
-            detail={"destination": self._destination.name, "result": lease.subject, "attempt": lease.attempt},
+            detail=detail,
         )
         try:
             with transaction(self._stores.engine) as tx:

@@ -136,12 +136,14 @@ class Worker:
         if failed is not None and failed.reason in _RETRIED and lease.attempt < self._settings.max_attempts:
             self._postpone(lease, str(failed.reason))
             return
+        reason = failed and failed.reason
+        given_up = str(reason) if reason in _RETRIED | {Reason.TOO_MANY_ATTEMPTS} else None
         prepared = self._prepare(work, analyses)
         try:
             with transaction(self._stores.engine) as tx:
                 self._results.commit(tx, prepared, work.decision.deliver, self._actor)
-                if failed is not None and failed.reason in _RETRIED | {Reason.TOO_MANY_ATTEMPTS}:
-                    self._stores.queue.bury(tx, lease, str(failed.reason))
+                if given_up is not None:
+                    self._stores.queue.bury(tx, lease, given_up)
                 else:
                     self._stores.queue.finish(tx, lease)
         except RadnodeError:
@@ -153,9 +155,13 @@ class Worker:
         for result in prepared:
             analysis = result.analysis
             outcome = {"outcome": analysis.outcome.value, "reason": analysis.reason and analysis.reason.value}
-            self._log.info("image_analysed", model=result.row.model, result=result.row.result, **common, **outcome)
+            say = self._log.warning if analysis.outcome is Outcome.FAILED else self._log.info
+            say("image_analysed", model=result.row.model, result=result.row.result, **common, **outcome)
         if not analyses:
             self._log.info("image_kept", **common)
+        if given_up is not None:
+            about = {"instance": lease.subject, "study": work.instance.study}
+            self._log.error("job_buried", **about, job=lease.job_id, attempt=lease.attempt, error=given_up)
 
     def _prepare(self, work: _Work, analyses: Sequence[Analysis]) -> list[Prepared]:
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}

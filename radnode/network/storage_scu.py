@@ -25,10 +25,22 @@ if TYPE_CHECKING:
 _IMPLICIT_LITTLE, _EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 _WITH_DATA_SET = 0x0001  # anything but 0101, PS3.7 Table E.1-1
 _PERMANENT = 1  # result of A-ASSOCIATE-RJ, PS3.8 Table 9-21
+_REJECTIONS = {  # source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognized",
+    (1, 7): "called AE title not recognized",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
 
 
 class DestinationAssociation:
     """An association with a destination; a context manager that releases it, or aborts it after an error.
+
+    Errors call it `name`, or "the destination" and the name it has in the configuration.
 
     Raises, here and in every method:
         DestinationUnavailable: try the same later: no connection, TLS failure, timeout, abort, rejected-transient,
@@ -45,8 +57,9 @@ class DestinationAssociation:
         calling_ae_title: str,
         offers: Iterable[tuple[str, str]],
         timeout_seconds: float,
+        name: str | None = None,
     ) -> None:
-        self._name = destination.name
+        self._name = name or f"the destination {destination.name}"
         contexts = proposed(offers)
         with self._told_apart():
             self._wire = wire.Wire.connect(destination.host, destination.port, context, timeout_seconds)
@@ -71,9 +84,13 @@ class DestinationAssociation:
         """Hold the certificate, whose chain has verified, to the host that was called."""
         if not matches_host(self._wire.certificate, host):
             raise DestinationUnavailable(
-                f"The certificate of the destination {self._name} is not that of its host; correct `host` or renew "
-                "the certificate."
+                f"The certificate of {self._name} is not that of its host; correct `host` or renew the certificate."
             )
+
+    @property
+    def _subject(self) -> str:
+        """Who it is, at the beginning of a sentence."""
+        return self._name[0].upper() + self._name[1:]
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +118,7 @@ class DestinationAssociation:
         context_id = self._accepted.get((meta.sop_class_uid, meta.transfer_syntax_uid))
         if context_id is None:
             raise DestinationRefused(
-                f"The destination {self._name} does not accept SOP class {meta.sop_class_uid} in transfer syntax "
+                f"{self._subject} does not accept SOP class {meta.sop_class_uid} in transfer syntax "
                 f"{meta.transfer_syntax_uid}; enable it there."
             )
         values: dict[_Tag, int | str] = {
@@ -117,14 +134,14 @@ class DestinationAssociation:
         kind = DestinationUnavailable if verdict is Verdict.RETRY else DestinationRefused
         if status == DUPLICATE_SOP_INSTANCE:
             kind = DestinationHolds
-        raise kind(f"The destination {self._name} answered {status:04X} ({meaning}) to C-STORE.")
+        raise kind(f"{self._subject} answered {status:04X} ({meaning}) to C-STORE.")
 
     def echo(self) -> float:
         """Send a C-ECHO and return its round trip in milliseconds."""
         context_id = self._accepted.get((VERIFICATION, _IMPLICIT_LITTLE))
         context_id = context_id or self._accepted.get((VERIFICATION, _EXPLICIT_LITTLE))
         if context_id is None:
-            raise DestinationRefused(f"The destination {self._name} does not accept Verification; enable it there.")
+            raise DestinationRefused(f"{self._subject} does not accept Verification; enable it there.")
         began = time.perf_counter()
         values: dict[_Tag, int | str] = {
             _Tag.AFFECTED_SOP_CLASS_UID: VERIFICATION,
@@ -132,7 +149,7 @@ class DestinationAssociation:
         }
         status = self._request(Command.C_ECHO, context_id, values, None)
         if status != 0:
-            raise DestinationRefused(f"The destination {self._name} answered {status:04X} to C-ECHO.")
+            raise DestinationRefused(f"{self._subject} answered {status:04X} to C-ECHO.")
         return (time.perf_counter() - began) * 1000
 
     def _request(
@@ -173,12 +190,14 @@ class DestinationAssociation:
         if received == wire.ASSOCIATE_RJ and len(body) == 4:
             result, source, reason = body[1:]
             kind = DestinationRefused if result == _PERMANENT else DestinationUnavailable
+            why = _REJECTIONS.get((source, reason), "reason unknown")
             raise kind(
-                f"The destination {self._name} rejected the association ({result}/{source}/{reason}, PS3.8 Table 9-21)."
+                f"{self._subject} rejected the association: {why} ({result}/{source}/{reason}, PS3.8 Table 9-21); "
+                "its log says why."
             )
         if received == wire.ABORT and len(body) == 4:
             raise DestinationUnavailable(
-                f"The destination {self._name} aborted the association ({body[2]}/{body[3]}, PS3.8 Table 9-26)."
+                f"{self._subject} aborted the association ({body[2]}/{body[3]}, PS3.8 Table 9-26)."
             )
         raise wire.ProtocolError("an unexpected PDU")
 
@@ -188,22 +207,20 @@ class DestinationAssociation:
         try:
             yield
         except TimeoutError as error:
-            raise DestinationUnavailable(f"The destination {self._name} did not answer in time.") from error
+            raise DestinationUnavailable(f"{self._subject} did not answer in time.") from error
         except ssl.SSLCertVerificationError as error:
             raise DestinationUnavailable(
-                f"The certificate of the destination {self._name} does not verify (OpenSSL error {error.verify_code}); "
+                f"The certificate of {self._name} does not verify (OpenSSL error {error.verify_code}); "
                 "check tls.ca and its expiry."
             ) from error
         except ssl.SSLError as error:
             raise DestinationUnavailable(
-                f"TLS with the destination {self._name} failed ({error.reason or 'closed'}); check both certificates."
+                f"TLS with {self._name} failed ({error.reason or 'closed'}); check both certificates."
             ) from error
         except OSError as error:
-            raise DestinationUnavailable(
-                f"The destination {self._name} cannot be reached ({type(error).__name__})."
-            ) from error
+            raise DestinationUnavailable(f"{self._subject} cannot be reached ({type(error).__name__}).") from error
         except (wire.ProtocolError, MalformedCommand) as error:
-            raise DestinationUnavailable(f"The destination {self._name} broke the protocol: {error}.") from error
+            raise DestinationUnavailable(f"{self._subject} broke the protocol: {error}.") from error
 
 
 def open_destination(
@@ -213,6 +230,7 @@ def open_destination(
     calling_ae_title: str,
     objects: Sequence[bytes],
     timeout_seconds: float,
+    name: str | None = None,
 ) -> DestinationAssociation:
     """Return an association that offers what `objects` (Part 10) need; `context` None means without TLS.
 
@@ -227,6 +245,7 @@ def open_destination(
         calling_ae_title=calling_ae_title,
         offers=[(meta.sop_class_uid, meta.transfer_syntax_uid) for meta in metas],
         timeout_seconds=timeout_seconds,
+        name=name,
     )
 
 
@@ -236,6 +255,7 @@ def echo(
     context: ssl.SSLContext | None,
     calling_ae_title: str,
     timeout_seconds: float,
+    name: str | None = None,
 ) -> float:
     """Associate, send one C-ECHO, release, and return the round trip of the C-ECHO in milliseconds.
 
@@ -249,5 +269,6 @@ def echo(
         calling_ae_title=calling_ae_title,
         offers=offers,
         timeout_seconds=timeout_seconds,
+        name=name,
     ) as association:
         return association.echo()

@@ -73,7 +73,7 @@ def _prepare(context: ssl.SSLContext, settings: Settings) -> None:
     context.set_ciphers(CIPHERS)
     certificate, key = settings.path(tls.certificate), settings.path(tls.key)
     for path in (certificate, key, settings.path(tls.ca), *([settings.path(tls.crl)] if tls.crl else [])):
-        _check_readable(path)
+        check_readable(path)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
@@ -95,7 +95,7 @@ def _no_password() -> bytes:
     return b""
 
 
-def _check_readable(path: Path) -> None:
+def check_readable(path: Path) -> None:
     """Raise ConfigError in words of one's own where OpenSSL would say `[Errno 2]`."""
     try:
         path.open("rb").close()
@@ -116,7 +116,7 @@ def certificate_expiry(path: Path) -> datetime.datetime:
     Raises:
         ConfigError: the file is missing, unreadable or no PEM certificate.
     """
-    _check_readable(path)
+    check_readable(path)
     try:
         return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
     except ValueError as error:

@@ -17,6 +17,8 @@ from support import films
 from support.node import NodeProcess, free_port, radnode, wait_for
 from support.strangers import scripted_pacs
 
+from radnode.node import user_name
+
 ROOT = Path(__file__).parents[2]
 
 # A caller's program: analyse, store, retrieve, ask who had access. It prints one JSON document.
@@ -90,10 +92,14 @@ def test_access_logs_name_every_use_of_the_patients_data_in_order(told: dict[str
     names = [entry["event"].split()[1] for entry in told["access"]]
     assert names == [
         "image_analysed",  # analyze_image
+        "result_read",  # retrieve_results before anything is stored: none
         *("image_received", "image_analysed", "report_created"),  # store_results
         "image_received",  # the same again
         "result_read",
+        "trail_read",
     ]
+    assert [entry["detail"]["count"] for entry in told["access"] if entry["event"].endswith("result_read")] == [0, 1]
+    assert {(entry["actor"]["ae"], entry["actor"]["user"]) for entry in told["access"]} == {(None, user_name())}
     assert [entry["action"] for entry in told["access"] if entry["event"].endswith("image_received")] == ["C", "R"]
     assert len({entry["patient"] for entry in told["access"]}) == 1
     assert [entry["seq"] for entry in told["access"]] == sorted(entry["seq"] for entry in told["access"])
@@ -106,7 +112,7 @@ def test_stored_result_is_delivered_when_the_node_runs(node: NodeProcess, told: 
         [result] = told["results"]
         assert heard == [result["report"]["SOPInstanceUID"].encode()]
         wait_for(lambda: node.rows("jobs", "list") == [], 5, "nothing is left to do")
-    assert node.results() == [{**result, "delivered": [{"destination": "pacs", "state": "delivered"}]}]
+    assert node.results() == [{**result, "delivered": [{"destination": "pacs", "state": "delivered", "tries": 1}]}]
     assert node.run("audit", "verify").returncode == 0
 
 

@@ -27,6 +27,8 @@ USAGE = {
     "certificate without key": ("echo", "--certificate", "a.crt"),
     "file that is not there": ("send", "no-such-film.dcm"),
     "pacs that is no address": ("init", "elsewhere", "--pacs", "PACS"),
+    "pacs that is none": ("init", "elsewhere", "--pacs-plain"),
+    "AE title that is too long": ("echo", "--ae", "SEVENTEEN_LETTERS"),
 }
 NOT_FOUND = {
     "result": ("results", "show", "0123456789abcdef"),
@@ -150,6 +152,18 @@ def test_check_names_the_key_that_is_missing(node: NodeProcess, tmp_path: Path) 
         aside.rename(key)
 
 
+def test_echo_to_a_node_that_is_not_served_asks_whether_it_runs(node: NodeProcess) -> None:
+    sentence = "This node cannot be reached (ConnectionRefusedError); is it running? `radnode serve`."
+    assert node.run("echo").stderr == f"radnode: {sentence}\n"
+    other = node.run("echo", "--to", f"127.0.0.1:{node.port}")
+    assert other.stderr == f"radnode: 127.0.0.1:{node.port} cannot be reached (ConnectionRefusedError).\n"
+
+
+def test_empty_listings_say_so(node: NodeProcess) -> None:
+    assert node.run("results", "list").stdout == "no results\n"
+    assert node.run("jobs", "list").stdout == "no jobs\n"
+
+
 @pytest.fixture(scope="module")
 def served(node: NodeProcess) -> NodeProcess:
     return node.start(role="intake", wait=("intake",))
@@ -168,7 +182,21 @@ def test_send_names_the_file_that_was_not_taken_and_exits_1(served: NodeProcess,
     told = served.run("send", tmp_path)
     assert told.returncode == 1
     assert told.stdout == "1 of 2 objects sent to RADNODE\n"
-    assert f"{bad}: The destination peer answered C000 (cannot understand) to C-STORE." in told.stderr
+    assert len(told.stderr.splitlines()) == 1
+    assert f"{bad}: This node answered C000 (cannot understand) to C-STORE." in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--ae", "STRANGER"), "calling AE title not recognized (1/1/3, PS3.8 Table 9-21)"),
+        (("--called", "ELSEWHERE"), "called AE title not recognized (1/1/7, PS3.8 Table 9-21)"),
+    ],
+)
+def test_echo_says_in_words_why_it_was_rejected(served: NodeProcess, arguments: tuple[str, ...], why: str) -> None:
+    told = served.run("echo", *arguments)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr == f"radnode: This node rejected the association: {why}; its log says why.\n"
 
 
 def test_help_of_every_command_exits_0() -> None:

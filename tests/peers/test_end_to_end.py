@@ -73,7 +73,7 @@ def test_results_show_agrees_with_report_in_pacs(clinic, chest: Path) -> None:
     assert result["report"] == {"SOPInstanceUID": report.SOPInstanceUID}
     [observer] = [item.UID for item in walk(report) if name(item) == "121012"]
     assert result["model"]["device_uid"] == observer
-    assert result["delivered"] == [{"destination": "pacs", "state": "delivered"}]
+    assert result["delivered"] == [{"destination": "pacs", "state": "delivered", "tries": 1}]
 
 
 def test_peak_of_the_finding_lies_in_the_radiologists_box(clinic, chest: Path) -> None:

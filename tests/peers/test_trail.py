@@ -71,7 +71,9 @@ def test_untouched_trail_verifies(stopped: NodeProcess) -> None:
     verified = stopped.run("audit", "verify")
     assert verified.returncode == 0, verified.stdout
     entries = len(stopped.trail())
-    assert re.fullmatch(rf"audit verify: ok, {entries} entries, \d+ checkpoints\n", verified.stdout)
+    assert re.fullmatch(
+        rf"audit verify: ok, {entries} entries, \d+ checkpoints \({stopped.folder / 'audit'}\)\n", verified.stdout
+    )
 
 
 @pytest.mark.parametrize("database", [True, False], ids=["beside its database", "from the files alone"])
@@ -87,7 +89,7 @@ def test_touched_trail_is_broken_at_the_entry_that_verify_names(
     if not database:
         for path in copy.glob("node.db*"):
             path.unlink()
-    told = radnode("audit", "verify", "-c", copy / "radnode.toml", environment={"RADNODE_DATA_DIR": str(copy)})
+    told = radnode("audit", "verify", "-c", copy / "radnode.toml")
     assert (told.returncode, told.stderr) == (1, "")
     assert told.stdout.startswith(f"audit verify: BROKEN, entry {bad}: ")
     assert len(told.stdout.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 
@@ -10,16 +11,20 @@ class Recorder:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
+        self.levels: list[tuple[str, str]] = []  # event and level
 
     def bind(self, **_: object) -> Self:
         """Return itself."""
         return self
 
-    def info(self, event: str, **values: Any) -> None:
-        """Remember one line."""
-        self.lines.append((event, values))
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        """Return what remembers one line of that level."""
 
-    warning = error = critical = info
+        def say(event: str, **values: Any) -> None:
+            self.lines.append((event, values))
+            self.levels.append((event, level))
+
+        return say
 
     def events(self) -> list[str]:
         """Return the events in order."""

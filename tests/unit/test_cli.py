@@ -19,7 +19,7 @@ from radnode.cli import cli, main
 from radnode.initialise import initialise
 from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.index import get_instance
+from radnode.jobs.index import get_instance, get_result
 from radnode.model import JobKind, PeerIdentity, StoreRequest
 from radnode.node import Node
 from radnode.part10 import read_file_meta
@@ -90,6 +90,10 @@ class Run:
 @pytest.fixture
 def run(node: Node, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     return Run(node, capsys, monkeypatch)
+
+
+def tail(run: Run, *arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run("audit", "tail", "--json", "-n", "500", *arguments)[1].splitlines()]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -192,7 +196,25 @@ def test_result_is_shown_exported_and_never_over_a_file(run: Run, tmp_path: Path
     assert run("results", "export", listed["id"], "-o", "report.dcm")[0] == 0
     assert (tmp_path / "report.dcm").read_bytes() == b"the report"
     assert (tmp_path / "report.dcm").stat().st_mode & 0o777 == 0o600
-    assert run("results", "export", listed["id"], "-o", "report.dcm")[0] == 1
+    code, _, err = run("results", "export", listed["id"], "-o", "report.dcm")
+    assert (code, err) == (1, "radnode: report.dcm exists already; choose another name.\n")
+
+
+def test_delivery_is_told_in_words_with_the_tries_where_it_waits(run: Run, node: Node) -> None:
+    assert "pacs refused, archive waiting" in run("results", "list")[1]
+    (lease,) = node.queue.lease(JobKind.DELIVER, "t:1", 60, 1, "archive")
+    (listed,) = json.loads(run("results", "list", "--json")[1])
+    assert [item["state"] for item in listed["delivered"]] == ["refused", "sending"]
+    with transaction(node.engine) as tx:
+        node.queue.postpone(tx, lease, 0, "down")
+    assert "delivered:   pacs refused, archive waiting, 1 try\n" in run("results", "show", listed["id"])[1]
+
+
+def test_ae_title_that_is_too_long_says_so(run: Run) -> None:
+    for arguments in (("init", "x", "--pacs", f"{'P' * 17}@h:1"), ("echo", "--called", "P" * 17, "-c", run.config)):
+        code, _, err = run(*arguments, configured=False)
+        assert code == 2
+        assert "has 17 characters; an AE title has 1 to 16" in " ".join(err.split())
 
 
 def test_dead_job_is_retried_and_discarded_under_audit(run: Run, node: Node) -> None:
@@ -203,18 +225,26 @@ def test_dead_job_is_retried_and_discarded_under_audit(run: Run, node: Node) -> 
     assert run("jobs", "discard", waiting)[0] == 1
     assert run("jobs", "retry", dead)[0] == 0
     assert node.queue.show(int(dead)).state == "ready"
-    entries = [json.loads(line) for line in run("audit", "tail", "--json", "-n", "50")[1].splitlines()]
-    changed = [entry for entry in entries if entry["event"].endswith("job_changed")]
-    assert [entry["detail"] for entry in changed] == [{"change": "retried", "job": int(dead)}]
+    changed = [entry for entry in tail(run) if entry["event"].endswith("job_changed")]
+    assert [entry["detail"] for entry in changed] == [{"change": "retried", "job": int(dead), "job_kind": "deliver"}]
+    with reading(node.engine) as tx:
+        result = get_result(tx, jobs["pacs"]["subject"])
+    about = [(entry["patient"], entry["study"], entry["instance"]) for entry in changed]
+    assert about == [(result.patient, result.study, result.instance)]
 
 
 def test_trail_is_shown_and_verified_and_a_changed_byte_is_1(run: Run, node: Node) -> None:
     run("results", "list")
     assert json.loads(run("audit", "show", "1", "--identity")[1])["identity"]["PatientID"]
+    (opened,) = [entry for entry in tail(run) if entry["detail"].get("purpose") == "identity"]
+    (first,) = json.loads("[" + run("audit", "show", "1")[1] + "]")
+    assert opened["detail"] == {"command": "show", "first": 1, "last": 1, "purpose": "identity"}
+    assert all(opened[name] == first[name] for name in ("patient", "study", "instance"))
     assert run("audit", "tail")[0] == 0
     code, out, _ = run("audit", "verify")
     assert (code, out.split(",")[0]) == (0, "audit verify: ok")
-    assert json.loads(run("audit", "verify", "--json")[1])["ok"] is True
+    verified = json.loads(run("audit", "verify", "--json")[1])
+    assert (verified["ok"], verified["folder"]) == (True, str(node.audit_folder))
     (trail,) = node.audit_folder.glob("*.jsonl")
     before = trail.read_bytes()
     trail.write_bytes(before.replace(b"result_read", b"result_reaD", 1))
@@ -223,6 +253,16 @@ def test_trail_is_shown_and_verified_and_a_changed_byte_is_1(run: Run, node: Nod
     assert "BROKEN, entry " in out
     trail.write_bytes(before)
     assert run("audit", "verify")[0] == 0
+
+
+def test_trail_of_one_patient_is_only_theirs_and_its_reading_names_them(run: Run, node: Node) -> None:
+    patient = json.loads(run("audit", "show", "1", "--identity")[1])["identity"]
+    asked = ("--patient", patient["PatientID"], "--issuer", patient["IssuerOfPatientID"])
+    entries = tail(run, *asked)
+    pseudonym = node.pseudonyms.patient(patient["IssuerOfPatientID"], patient["PatientID"])
+    assert {entry["patient"] for entry in entries} == {pseudonym}
+    assert (entries[0]["event"], entries[-1]["event"]) == ("110104 image_received", "110101 trail_read")
+    assert [entry["detail"] for entry in tail(run, "--patient", "NOBODY")] == [{"command": "tail"}]
 
 
 def test_keys_that_are_gone_are_one_sentence(run: Run, node: Node) -> None:

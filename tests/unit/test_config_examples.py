@@ -14,7 +14,7 @@ FINGERPRINTS = {"modality": "11" * 32, "server": "22" * 32, "admin": "33" * 32}
 
 
 def test_commented_default_is_what_init_writes() -> None:
-    assert (CONFIG / "radnode.toml").read_text() == fill("/var/lib/radnode", 2762, PACS, FINGERPRINTS)
+    assert (CONFIG / "radnode.toml").read_text() == fill(2762, PACS, FINGERPRINTS)
 
 
 def test_commented_default_loads() -> None:

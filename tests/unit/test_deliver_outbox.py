@@ -166,7 +166,11 @@ def test_refused_report_is_a_dead_letter_audited_and_the_next_goes_on(bench: Ben
     bench.courier.step()
     assert bench.states() == [JobState.DEAD, JobState.DONE]
     assert "A900" in str(bench.jobs()[0].error)
-    assert [entry["outcome"] for entry in bench.rooms.entries() if "delivery_failed" in entry["event"]] == ["serious"]
+    (failure,) = [entry for entry in bench.rooms.entries() if "delivery_failed" in entry["event"]]
+    assert failure["outcome"] == "serious"
+    assert failure["detail"]["reason"] == "The destination pacs answered A900 to C-STORE."
+    (line,) = [values for event, values in bench.log.lines if event == "report_refused"]
+    assert (line["study"], line["instance"]) == (failure["study"], failure["instance"])
 
 
 def test_refused_association_is_no_verdict_on_the_reports(bench: Bench) -> None:

@@ -58,6 +58,8 @@ def test_model_trouble_is_tried_again_then_reported_failed_and_a_dead_letter(
     assert bench.outcomes() == {"1.2.3.1": ("failed", reason.value)}
     (job,) = bench.jobs()
     assert (job.state, job.attempts, job.error) == (JobState.DEAD, 3, reason.value)
+    assert bench.log.levels[-2:] == [("image_analysed", "warning"), ("job_buried", "error")]
+    assert bench.log.lines[-1][1]["error"] == reason.value
 
 
 def test_model_that_comes_back_is_no_failure(bench: WorkerBench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,16 @@ def test_names_that_mean_something_in_toml_stay_names(tmp_path: Path) -> None:
     assert settings.node.port == 104
 
 
+def test_node_that_was_copied_works_on_its_copy(tmp_path: Path) -> None:
+    folder = initialise(tmp_path / "node", 2762, None).parent
+    shutil.copytree(folder, tmp_path / "copy")
+    assert load_settings(tmp_path / "copy/radnode.toml").data_dir == tmp_path / "copy"
+    folder.rename(tmp_path / "moved")
+    assert load_settings(tmp_path / "moved/radnode.toml").data_dir == tmp_path / "moved"
+
+
 def rendered() -> dict[str, Any]:
-    return tomllib.loads(fill("var", 2762, None, FINGERPRINTS))
+    return tomllib.loads(fill(2762, None, FINGERPRINTS))
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -104,7 +113,7 @@ def test_every_setting_stands_in_the_template(section: str) -> None:
 def test_every_setting_of_the_lists_stands_in_the_template_and_no_section_is_missing() -> None:
     from radnode import settings  # noqa: PLC0415
 
-    text = fill("var", 2762, None, FINGERPRINTS)
+    text = fill(2762, None, FINGERPRINTS)
     for section, name in LISTS.items():
         block = text.split(f"[[{section}]]\n", 1)[1].split("\n\n", 1)[0]
         keys = set(re.findall(r"^(?:# )?(\w+) = ", block, re.MULTILINE))
@@ -115,7 +124,7 @@ def test_every_setting_of_the_lists_stands_in_the_template_and_no_section_is_mis
 
 def test_rendered_template_loads_with_and_without_destination(tmp_path: Path) -> None:
     for pacs in (None, PACS, PACS.model_copy(update={"tls": False})):
-        (tmp_path / "radnode.toml").write_text(fill("var", 2762, pacs, FINGERPRINTS))
+        (tmp_path / "radnode.toml").write_text(fill(2762, pacs, FINGERPRINTS))
         settings = load_settings(tmp_path / "radnode.toml")
         assert settings.destinations == (() if pacs is None else (pacs,))
         assert [peer.ae_title for peer in settings.peers] == ["MODALITY1", "RADNODE", "ADMIN"]

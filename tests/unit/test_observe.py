@@ -54,6 +54,11 @@ def test_value_that_is_an_object_is_named_by_its_type() -> None:
     assert found == {"message": "ValueError", "error": "dict", "peer": "bytes"}
 
 
+def test_every_line_begins_with_when_how_grave_what_and_who() -> None:
+    (line,) = logged("log.warning('event', count=1, ae='A')")
+    assert list(line) == ["timestamp", "level", "event", "role", "count", "ae"]
+
+
 def test_text_is_cut() -> None:
     assert len(allow(None, "info", {"message": "x" * 10_000})["message"]) == MAX_TEXT
 

@@ -66,7 +66,7 @@ def test_document_has_exactly_the_keys_of_the_interface(rooms: Rooms, name: str)
     assert set(document["model"]) == {"name", "version", "device_uid"}
     assert document["source"] == {key: value for key, value in SOURCE.items() if key != "PatientID"}
     assert document["report"] == {"SOPInstanceUID": "2.25.1"}
-    assert document["delivered"] == [{"destination": "pacs", "state": "ready"}]
+    assert document["delivered"] == [{"destination": "pacs", "state": "waiting", "tries": 0}]
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
@@ -101,6 +101,30 @@ def test_every_use_is_audited_with_patient_and_user(rooms: Rooms) -> None:
     events = [(entry["event"].split()[1], entry["actor"]["user"]) for entry in rooms.entries()[before:]]
     assert events == [("result_read", "test"), ("result_read", "test"), ("result_exported", "test")]
     assert len({entry["patient"] for entry in rooms.entries()}) == 1
+
+
+def test_listing_is_one_entry_a_patient_with_the_count(rooms: Rooms) -> None:
+    for number, patient in enumerate(("A", "B", "A"), 1):
+        store(rooms, ANALYSES["finding"], number, PatientID=patient)
+    before = len(rooms.entries())
+    rooms.results.listing(ACTOR)
+    rooms.results.listing(ACTOR, limit=1)
+    found = [(entry["patient"], entry["detail"]) for entry in rooms.entries()[before:]]
+    one, other = (rooms.pseudonyms.patient("", patient) for patient in "AB")
+    assert found == [
+        (one, {"command": "list", "count": 2}),
+        (other, {"command": "list", "count": 1}),
+        (one, {"command": "list", "count": 1}),
+    ]
+
+
+def test_search_for_a_patient_that_finds_nothing_is_audited(rooms: Rooms) -> None:
+    patient = rooms.pseudonyms.patient("", "NOBODY")
+    assert rooms.results.listing(ACTOR, patient) == []
+    (entry,) = rooms.entries()
+    assert (entry["patient"], entry["detail"]) == (patient, {"command": "list", "count": 0})
+    assert rooms.results.listing(ACTOR) == []
+    assert len(rooms.entries()) == 1
 
 
 def test_what_cannot_be_audited_is_not_shown(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:

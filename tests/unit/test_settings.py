@@ -36,7 +36,7 @@ def load(folder: Path, text: str) -> Settings:
         ("[[rules]]\ndetct = []", "unknown key 'rules.0.detct'; did you mean 'rules.0.detect'?"),
         ("[node]\nport = 70000", "node.port"),
         ("[node]\nport = 'x'", "node.port"),
-        ("[node]\nae_title = 'TOO LONG A TITLE FOR ANY'", "node.ae_title: an AE title has 1 to 16"),
+        ("[node]\nae_title = 'TOO LONG A TITLE FOR ANY'", "has 24 characters; an AE title has 1 to 16"),
         ("[node]\nae_title = ''", "node.ae_title"),
         ("[node]\nae_title = '  '", "node.ae_title"),
         ("[node]\nae_title = 'A\\B'", "node.ae_title"),

@@ -1,0 +1,103 @@
+"""`radnode check`: what makes a node unfit is one BAD line that says what to do, each thing said once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from radnode.fitness import Finding, examine
+from radnode.initialise import initialise
+from radnode.jobs.database import transaction
+from radnode.model import JobKind
+from radnode.node import Node
+from radnode.pki import fingerprint
+from radnode.settings import DestinationSettings, load_settings
+
+PACS = DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return initialise(tmp_path / "node", 2762, PACS).parent
+
+
+def look(folder: Path) -> dict[str, Finding]:
+    node = Node(load_settings(folder / "radnode.toml"))
+    findings = list(examine(node))
+    if "engine" in vars(node):
+        node.engine.dispose()
+    assert len({finding.subject for finding in findings}) == len(findings)
+    return {finding.subject: finding for finding in findings}
+
+
+def edit(folder: Path, change: Callable[[str], str]) -> None:
+    config = folder / "radnode.toml"
+    config.write_text(change(config.read_text()))
+
+
+def bad(found: dict[str, Finding]) -> dict[str, str]:
+    return {finding.subject: finding.text for finding in found.values() if not finding.fit}
+
+
+def test_new_node_is_fit_but_for_its_pacs_that_is_down(folder: Path) -> None:
+    assert bad(look(folder)) == {"destination pacs": "The destination pacs cannot be reached (ConnectionRefusedError)."}
+
+
+def test_data_folder_that_is_not_there_is_one_finding(folder: Path) -> None:
+    edit(folder, lambda text: text.replace('data_dir = "."', 'data_dir = "nowhere"'))
+    found = look(folder)
+    assert list(bad(found)) == ["data_dir"]
+    assert f"there is no folder {folder / 'nowhere'}" in found["data_dir"].text
+
+
+def test_dead_letter_is_bad(folder: Path) -> None:
+    node = Node(load_settings(folder / "radnode.toml"))
+    with transaction(node.engine) as tx:
+        for subject in ("a", "b"):
+            node.queue.add(tx, JobKind.DELIVER, subject, "pacs")
+    assert look(folder)["jobs"] == Finding("jobs", True, "2 deliver ready")
+    for lease in node.queue.lease(JobKind.DELIVER, "t:1", 60, 2, "pacs"):
+        with transaction(node.engine) as tx:
+            node.queue.bury(tx, lease, "refused")
+    node.engine.dispose()
+    assert look(folder)["jobs"] == Finding("jobs", False, "2 dead letters; see `radnode jobs list`.")
+
+
+@pytest.mark.parametrize(("name", "subject"), [("pki/server.key", "tls.key"), ("keys/audit.key", "keys")])
+def test_key_that_others_can_read_is_bad(folder: Path, name: str, subject: str) -> None:
+    (folder / name).chmod(0o640)
+    found = look(folder)[subject]
+    path = folder / name
+    assert found == Finding(subject, False, f"{path.name} in {path.parent} is open to other users; chmod it to 0600.")
+
+
+def test_own_peer_with_another_certificate_is_bad_and_says_the_right_one(folder: Path) -> None:
+    for suffix in ("crt", "key"):
+        shutil.copyfile(folder / f"pki/admin.{suffix}", folder / f"pki/server.{suffix}")
+    own = fingerprint(folder / "pki/server.crt")
+    text = f"the peer RADNODE is bound to another certificate; set its certificate_sha256 to {own}."
+    assert look(folder)["peers"] == Finding("peers", False, text)
+
+
+def test_peer_that_is_bound_to_nothing_is_bad_where_certificates_are_demanded(folder: Path) -> None:
+    edit(folder, lambda text: text + '\n[[peers]]\nae_title = "CT1"\n')
+    text = "the peer CT1 can never connect; set its certificate_sha256 or san."
+    assert look(folder)["peers"] == Finding("peers", False, text)
+    edit(folder, lambda text: text.replace("plain_port = 0 ", "plain_port = 11112 "))
+    assert look(folder)["peers"].fit
+
+
+def test_destination_that_no_rule_delivers_to_is_said(folder: Path) -> None:
+    edit(folder, lambda text: text.replace('deliver = ["pacs"]', "deliver = []"))
+    assert look(folder)["destination pacs"].text.endswith("; no rule delivers to it")
+
+
+def test_missing_tls_file_is_explained_once(folder: Path) -> None:
+    (folder / "pki/ca.crt").unlink()
+    found = bad(look(folder))
+    assert list(found) == ["tls.ca", "tls", "destination pacs"]
+    assert [text for text in found.values() if "There is no file" in text] == [found["tls.ca"]]
+    assert found["destination pacs"] == "not tried: this node's TLS files cannot be used."
