@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 import click
 
 import radnode
-from radnode.cli.audit import audit
-from radnode.cli.jobs import jobs
-from radnode.cli.models import models
-from radnode.cli.peers import echo, send
-from radnode.cli.results import results
-from radnode.cli.serving import check, init, serve
 from radnode.errors import RadnodeError
 from radnode.observe import quiet
 
+_MODULES = {
+    **dict.fromkeys(("init", "serve", "check"), "radnode.cli.serving"),
+    **dict.fromkeys(("echo", "send"), "radnode.cli.peers"),
+    "results": "radnode.cli.results",
+    "jobs": "radnode.cli.jobs",
+    "models": "radnode.cli.models",
+    "audit": "radnode.cli.audit",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """The commands, each imported when it is asked for: an echo needs neither the database nor the trail."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the manual."""
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name, or None."""
+        if cmd_name not in _MODULES:
+            return None
+        command: click.Command = getattr(import_module(_MODULES[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(radnode.__version__, prog_name="radnode")
 def cli() -> None:
     """A DICOM node with embedded inference: sealed, durable, audited.
@@ -39,10 +58,6 @@ def cli() -> None:
     Exit codes: 0 all is well, 1 something is wrong and was said, 2 wrong usage,
     3 the configuration cannot be used, 4 refused.
     """
-
-
-for command in (init, serve, check, echo, send, results, jobs, models, audit):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from radnode.audit.events import Actor
-from radnode.node import Node, user_name
 from radnode.settings import ae_title, find_config, load_settings
+
+if TYPE_CHECKING:
+    from radnode.audit.events import Actor
+    from radnode.node import Node
 
 Command = Callable[..., Any]
 
@@ -42,11 +44,16 @@ def open_node(config: Path | None) -> Node:
     Raises:
         ConfigError: there is no such file, or it cannot be used.
     """
+    from radnode.node import Node  # noqa: PLC0415 (echo and send need none)
+
     return Node(load_settings(find_config(config)))
 
 
 def user() -> Actor:
     """Return who runs the command."""
+    from radnode.audit.events import Actor  # noqa: PLC0415
+    from radnode.node import user_name  # noqa: PLC0415
+
     return Actor(user=user_name())
 
 

@@ -12,15 +12,14 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from radnode.cli.common import AETitleParam, config_option, open_node
+from radnode.cli.common import AETitleParam, config_option
 from radnode.errors import DestinationRefused, DestinationUnavailable, MalformedDataSet
 from radnode.network.contexts import MAX_CONTEXTS
 from radnode.network.storage_scu import echo as echo_scu
 from radnode.network.storage_scu import open_destination
 from radnode.network.tls import client_context
-from radnode.node import Node
 from radnode.part10 import read_file_meta
-from radnode.settings import DestinationSettings, Settings
+from radnode.settings import DestinationSettings, Settings, find_config, load_settings
 
 THIS_NODE = "this node"
 
@@ -62,15 +61,15 @@ def calling(command: Callable[..., None]) -> Callable[..., None]:
         plain: bool,
         **rest: object,
     ) -> None:
-        node = open_node(config)
-        destination = _destination(node, where, called, plain)
-        settings = _with_certificate(node.settings, certificate, key)
+        settings = load_settings(find_config(config))
+        destination = _destination(settings, where, called, plain)
+        settings = _with_certificate(settings, certificate, key)
         call = Call(
             destination,
             client_context(settings) if destination.tls else None,
             calling or settings.node.ae_title,
             settings.deliver.timeout_seconds,
-            THIS_NODE if where is None else None if node.settings.destination(where) else where,
+            THIS_NODE if where is None else None if settings.destination(where) else where,
         )
         try:
             command(call, **rest)
@@ -131,10 +130,10 @@ def send(call: Call, paths: Sequence[Path]) -> None:
         sys.exit(1)
 
 
-def _destination(node: Node, where: str | None, called: str | None, plain: bool) -> DestinationSettings:
+def _destination(settings: Settings, where: str | None, called: str | None, plain: bool) -> DestinationSettings:
     """Return the destination that the options name."""
-    own = node.settings.node
-    known = None if where is None else node.settings.destination(where)
+    own = settings.node
+    known = None if where is None else settings.destination(where)
     if known is not None:
         return known if called is None else known.model_copy(update={"ae_title": called})
     host, _, port = (where or f"{own.bind_address}:{own.port}").rpartition(":")

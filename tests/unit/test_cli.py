@@ -28,7 +28,10 @@ from radnode.settings import load_settings
 
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         yield (*path, name), command
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
@@ -111,7 +114,7 @@ def test_every_command_and_option_explains_itself(path: tuple[str, ...], run: Ru
 def test_version_and_help_of_the_whole(run: Run) -> None:
     assert run("--version", configured=False) == (0, f"radnode, version {radnode.__version__}\n", "")
     _, out, _ = run("-h", configured=False)
-    for name in cli.commands:
+    for name in cli.list_commands(click.Context(cli)):
         assert f"  {name} " in out
     assert "Exit codes" in out
 

@@ -25,7 +25,9 @@ LOG_METHODS = {"info", "warning", "error", "critical"}
 
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         else:
@@ -55,7 +57,8 @@ def test_every_command_stands_in_the_table_of_commands(path: tuple[str, ...]) ->
 
 def test_table_of_commands_names_no_command_that_is_not_there() -> None:
     for row in re.findall(r"^\| `radnode (.*?) \|", PAGES["operating.md"], re.MULTILINE):
-        group = cli.commands[row.split("`")[0].split()[0]]
+        group = cli.get_command(click.Context(cli), row.split("`")[0].split()[0])
+        assert group is not None
         if isinstance(group, click.Group):
             named = re.findall(r"`(?:radnode \w+ )?(\w+)", "`radnode " + row)
             assert set(named) == set(group.commands)
@@ -68,7 +71,9 @@ def test_every_option_that_is_named_is_there(option: str) -> None:
         command: click.Command = cli
         for name in path:
             assert isinstance(command, click.Group)
-            command = command.commands[name]
+            found = command.get_command(click.Context(command), name)
+            assert found is not None
+            command = found
         known |= {name for parameter in command.params for name in parameter.opts}
     assert option in known
 
