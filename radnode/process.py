@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
         ROLES[role](node, stop)
     except RadnodeError as error:
         log.critical("role_failed", **describe(error))
-        print(f"radnode: {error}", file=sys.stderr)
+        if sys.stderr.isatty():  # where both streams go to one file, it stays one JSON object a line
+            print(f"radnode: {error}", file=sys.stderr)
         return error.exit_code
     log.info("stopped")
     return 0

@@ -64,7 +64,9 @@ def test_this_interpreter_really_has_no_torch(python: Path) -> None:
 
 
 def test_importing_radnode_and_its_commands_imports_neither_torch_nor_highdicom() -> None:
-    code = "import json, sys, radnode, radnode.cli; print(json.dumps(sorted(sys.modules)))"
+    names = ("serving", "peers", "results", "jobs", "models", "audit")
+    imported = ", ".join(f"radnode.cli.{name}" for name in names)
+    code = f"import json, sys, radnode, {imported}; print(json.dumps(sorted(sys.modules)))"
     done = run(Path(sys.executable), "-c", code)
     assert done.returncode == 0, done.stderr
     assert not {"torch", "highdicom"} & set(json.loads(done.stdout))
