@@ -44,11 +44,11 @@ min_rows = 64
 min_columns = 64
 [input]
 size = 64
-percentiles = [0.0, 100.0]
+percentiles = {percentiles}
 mean = [0.5, 0.5, 0.5]
 std = [0.125, 0.125, 0.125]
 [output]
-threshold = 1.0
+threshold = {threshold}
 finding = {{ value = "112001", scheme = "DCM", meaning = "Opacity" }}
 site = {{ value = "39607008", scheme = "SCT", meaning = "Lung" }}
 calibration = {{ method = "platt", slope = 1.0, intercept = 0.0 }}
@@ -103,26 +103,34 @@ class NotANumber(_Toy):
 TOYS = {"toy-hangs": Hangs, "toy-raises": Raises, "toy-nan": NotANumber}
 
 
-def install(models: Path, name: str, module: nn.Module) -> Path:
-    """Write a signed package into a models folder that trusts its key; return the package's folder."""
+def program(module: nn.Module) -> bytes:
+    """Return a module as an exported program for any batch of 64 x 64 images."""
     batch = torch.export.Dim("batch", min=1, max=64)
-    example = torch.zeros(2, 3, 64, 64)
-    exported = torch.export.export(module.eval(), (example,), dynamic_shapes=({0: batch},))
+    exported = torch.export.export(module.eval(), (torch.zeros(2, 3, 64, 64),), dynamic_shapes=({0: batch},))
     exported._example_inputs = None  # they would be pickled
     buffer = io.BytesIO()
     torch.export.save(exported, buffer)
-    weights = buffer.getvalue()
-    (models / "trusted").mkdir(exist_ok=True)
-    pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (models / "trusted" / "tests.pub").write_bytes(pem)
-    folder = models / name / "0.0.1"
+    return buffer.getvalue()
+
+
+def package(folder: Path, name: str, weights: bytes, *, percentiles: list[float], threshold: float) -> Path:
+    """Write a signed package of these weights into a folder of its own; return the folder."""
     folder.mkdir(parents=True)
     (folder / "weights.pt2").write_bytes(weights)
     digest = hashlib.sha256(weights).hexdigest()
-    number = int(digest[:16], 16)
-    (folder / "model.toml").write_text(MANIFEST.format(name=name, digest=digest, number=number))
+    values = {"name": name, "digest": digest, "number": int(digest[:16], 16)}
+    manifest = MANIFEST.format(**values, percentiles=percentiles, threshold=threshold)
+    (folder / "model.toml").write_text(manifest)
     sign_package(folder, KEY, "tests")
     return folder
+
+
+def install(models: Path, name: str, module: nn.Module) -> Path:
+    """Write a signed package into a models folder that trusts its key; return the package's folder."""
+    (models / "trusted").mkdir(exist_ok=True)
+    pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (models / "trusted" / "tests.pub").write_bytes(pem)
+    return package(models / name / "0.0.1", name, program(module), percentiles=[0.0, 100.0], threshold=1.0)
 
 
 def film(StudyDescription: str, *, trapped: bool = False) -> Dataset:

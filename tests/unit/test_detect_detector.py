@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -11,18 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from support import toys
 from torch import Tensor, nn
 
 from radnode.detect.detector import Detector
 from radnode.detect.manifest import parse_manifest
-from radnode.detect.package import Package, load_package, load_trusted, sign_package
+from radnode.detect.package import Package, load_package, load_trusted
 from radnode.detect.pixels import PixelImage
 from radnode.detect.program import load_program, refuse_pickles
 from radnode.errors import DetectionError, PackageError
 from radnode.model import Analysis, Code, Outcome, Reason
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 MODELS = Path(__file__).parents[2] / "models"
 
 
@@ -34,69 +32,14 @@ class Toy(nn.Module):
         return heat.flatten(1).amax(dim=1) + 0.0, heat * 1.0
 
 
-def program(module: nn.Module) -> bytes:
-    batch = torch.export.Dim("batch", min=1, max=64)
-    exported = torch.export.export(module.eval(), (torch.zeros(2, 3, 64, 64),), dynamic_shapes=({0: batch},))
-    exported._example_inputs = None
-    buffer = io.BytesIO()
-    torch.export.save(exported, buffer)
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def toy_weights() -> bytes:
-    return program(Toy())
+    return toys.program(Toy())
 
 
 def toy_package(folder: Path, weights: bytes) -> Package:
-    folder.mkdir(parents=True)
-    (folder / "weights.pt2").write_bytes(weights)
-    (folder / "model.toml").write_text(
-        f"""
-format = 1
-name = "toy"
-version = "0.0.1"
-device_uid = "2.25.42"
-manufacturer = "radnode"
-status = "research"
-licence = "Apache-2.0"
-intended_use = "Tests."
-weights = "weights.pt2"
-performance = []
-files = {{ "weights.pt2" = "{hashlib.sha256(weights).hexdigest()}" }}
-[accepts]
-level = "instance"
-sop_classes = ["1.2.840.10008.5.1.4.1.1.1"]
-modalities = ["CR"]
-body_parts = []
-views = []
-missing_body_part = "accept"
-missing_view = "accept"
-photometric_interpretations = ["MONOCHROME2"]
-min_rows = 64
-min_columns = 64
-[input]
-size = 64
-percentiles = [1.0, 99.0]
-mean = [0.5, 0.5, 0.5]
-std = [0.125, 0.125, 0.125]
-[output]
-threshold = 0.9
-finding = {{ value = "112001", scheme = "DCM", meaning = "Opacity" }}
-site = {{ value = "39607008", scheme = "SCT", meaning = "Lung" }}
-calibration = {{ method = "platt", slope = 1.0, intercept = 0.0 }}
-region = {{ kind = "box", share_of_peak = 0.4, floor = 0.05, min_peak = 0.05, max_regions = 10 }}
-[training]
-split = "none"
-deidentification = "synthetic"
-pretrained = "none"
-seed = 0
-command = "none"
-sources = [{{ name = "noise", licence = "CC0-1.0", citation = "none", images = 0, patients = 0 }}]
-"""
-    )
-    sign_package(folder, KEY, "tests")
-    return load_package(folder, {"tests": KEY.public_key()})
+    toys.package(folder, "toy", weights, percentiles=[1.0, 99.0], threshold=0.9)
+    return load_package(folder, {"tests": toys.KEY.public_key()})
 
 
 @pytest.fixture
@@ -120,7 +63,7 @@ def test_bright_square_is_found_where_it_lies_in_the_source(toy: Detector) -> No
     found = analysis(toy.detect([square()])[0])
     assert found.outcome is Outcome.FINDING
     assert found.target == Code("112001", "DCM", "Opacity")
-    assert found.model.device_uid == "2.25.42"
+    assert found.model == toy.identity
     assert found.score == pytest.approx(0.971, abs=0.002)
     (finding,) = found.findings
     assert finding.score == found.score
@@ -244,7 +187,7 @@ def test_model_that_answers_in_another_shape_does_not_load(tmp_path: Path) -> No
             return x.mean(dim=(2, 3)), x[:, 0]
 
     with pytest.raises(PackageError, match="heat"):
-        Detector(toy_package(tmp_path / "toy" / "0.0.1", program(Odd())), device="cpu")
+        Detector(toy_package(tmp_path / "toy" / "0.0.1", toys.program(Odd())), device="cpu")
 
 
 def test_shipped_model_answers_the_same_alone_and_in_any_company() -> None:
