@@ -19,8 +19,10 @@ from radnode import pki
 from radnode.model import Refusal, StoreRequest
 from radnode.network import wire
 from radnode.network.association import AssociationEvent
+from radnode.network.command_set import CommandSet, Tag, encode
 from radnode.network.contexts import VERIFICATION, proposed
 from radnode.network.server import Listener
+from radnode.network.storage_scu import echo, open_destination
 from radnode.network.tls import client_context
 from radnode.settings import DestinationSettings, NodeSettings, PeerSettings, Settings, TLSSettings
 
@@ -178,3 +180,63 @@ def node_client_context(node: Node) -> ssl.SSLContext:
     """The SCU's own context, as MODALITY1."""
     tls = TLSSettings(certificate="modality.crt", key="modality.key", ca="ca.crt")
     return client_context(node.settings.model_copy(update={"tls": tls}))
+
+
+def send(node, *objects: bytes, **changes) -> None:
+    arguments = {
+        "context": node_client_context(node),
+        "calling_ae_title": "MODALITY1",
+        "objects": objects,
+        "timeout_seconds": 10,
+        **changes,
+    }
+    with open_destination(node.destination(), **arguments) as association:
+        for part10 in objects:
+            association.store(part10)
+
+
+def echo_milliseconds(node, calling: str = "MODALITY1") -> float:
+    context = node_client_context(node)
+    return echo(node.destination(), context=context, calling_ae_title=calling, timeout_seconds=10)
+
+
+def command(connection, context_id: int, values: dict, data_set: bytes | None = None) -> CommandSet:
+    """Send one message as it is told and return the response."""
+    for pdu in wire.p_data(context_id, encode(values), command=True, max_length=16384):
+        connection.sendall(pdu)
+    if data_set is not None:
+        for pdu in wire.p_data(context_id, data_set, command=False, max_length=16384):
+            connection.sendall(pdu)
+    pdu = read_pdu(connection)
+    assert pdu[:1] == b"\x04", pdu[:10].hex()
+    return CommandSet.parse(next(wire.read_p_data(pdu[6:]))[1])
+
+
+def store_command(**changes) -> dict:
+    values = {
+        Tag.AFFECTED_SOP_CLASS_UID: CT,
+        Tag.COMMAND_FIELD: 0x0001,
+        Tag.MESSAGE_ID: 7,
+        Tag.PRIORITY: 0,
+        Tag.COMMAND_DATA_SET_TYPE: 1,
+        Tag.AFFECTED_SOP_INSTANCE_UID: "1.2.3",
+    }
+    return values | {Tag[name]: value for name, value in changes.items()}
+
+
+def associated(node, **changes) -> ssl.SSLSocket:
+    connection = node.connect()
+    connection.sendall(request_pdu(**changes))
+    assert read_pdu(connection)[:1] == b"\x02"
+    return connection
+
+
+# --- what is kept
+
+
+def value(context_id: int, control: int, content: bytes) -> bytes:
+    return struct.pack(">LBB", len(content) + 2, context_id, control) + content
+
+
+def pdata(*values: bytes) -> bytes:
+    return b"\x04\x00" + struct.pack(">L", sum(map(len, values))) + b"".join(values)
