@@ -150,7 +150,9 @@ def test_decoder_killed_while_it_decodes_costs_that_image_alone_and_never_the_wo
     node = site.node
     worker = node.pid("worker")
     assert worker is not None
-    [decoder] = [pid for pid in children(worker) if b"radnode.detect.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    [decoder] = [
+        pid for pid in children(worker) if b"radnode.detect.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
     os.kill(decoder, signal.SIGSTOP)  # it takes the film and stands still over it
     ledger = Ledger(node, [films.fresh(films.NORMAL)])
     ledger.push(20)
