@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +15,6 @@ from radnode.settings import ae_title, find_config, load_settings
 if TYPE_CHECKING:
     from radnode.audit.events import Actor
     from radnode.node import Node
-
-Command = Callable[..., Any]
 
 
 class AETitleParam(click.ParamType[str]):

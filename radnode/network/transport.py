@@ -21,7 +21,7 @@ from radnode.network import contexts
 from radnode.network.admission import Admission, Certificate
 from radnode.network.association import AcceptedAssociation, Hooks
 from radnode.network.tls import handshake_refusal
-from radnode.network.upper_layer import LINGER_SECONDS, DeadlineSocket
+from radnode.network.upper_layer import DeadlineSocket, linger
 
 if TYPE_CHECKING:
     from pynetdicom import AE
@@ -87,19 +87,6 @@ def _shut_down(connection: socket.socket) -> None:
     """Wake the thread that waits for this connection and leave closing to it."""
     with contextlib.suppress(OSError):  # the peer was first
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-
-def _let_alert_be_read(connection: ssl.SSLSocket) -> None:
-    """Take what the peer still sends, for a moment: closing over unread data resets the connection and loses the alert.
-
-    With TLS 1.3 a client has sent its request before it learns that its certificate was refused.
-    """
-    deadline = time.monotonic() + LINGER_SECONDS
-    with contextlib.suppress(OSError):  # the peer was first
-        socket.socket.shutdown(connection, socket.SHUT_WR)
-        connection.settimeout(LINGER_SECONDS)
-        while time.monotonic() < deadline and socket.socket.recv(connection, 65536):  # below TLS, which has ended
-            pass
 
 
 class _Handler(RequestHandler):
@@ -233,7 +220,7 @@ class AssociationListener(ThreadedAssociationServer):
         if refusal is not None:
             self._tell(refusal, connection, str(client_address[0]))
         if isinstance(connection, ssl.SSLSocket):
-            _let_alert_be_read(connection)
+            linger(connection)  # a client of TLS 1.3 has sent its request before it learns of the alert
         connection.close()
 
     def _tell(self, refusal: tuple[str, str], connection: socket.socket, address: str) -> None:

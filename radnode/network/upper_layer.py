@@ -103,17 +103,15 @@ class DeadlineSocket(AssociationSocket):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
-    def linger(self) -> None:
-        """Let the peer read what was sent to it: closing with unread data would reset the connection."""
-        connection, deadline = self.socket, time.monotonic() + LINGER_SECONDS
-        try:
-            if connection is not None:
-                connection.settimeout(LINGER_SECONDS)
-                connection.shutdown(socket.SHUT_WR)
-                while time.monotonic() < deadline and connection.recv(65536):
-                    pass
-        except OSError:
-            pass  # gone already, which is what closing was for
+
+def linger(connection: socket.socket) -> None:
+    """Let the peer read what was sent to it: closing with unread data would reset the connection."""
+    deadline = time.monotonic() + LINGER_SECONDS
+    with contextlib.suppress(OSError):  # gone already, which is what closing was for
+        connection.settimeout(LINGER_SECONDS)
+        connection.shutdown(socket.SHUT_WR)  # ends TLS too: what is read below is thrown away as it came
+        while time.monotonic() < deadline and connection.recv(65536):
+            pass
 
 
 class UpperLayer(DULServiceProvider):
@@ -176,7 +174,8 @@ class UpperLayer(DULServiceProvider):
         if self.state_machine.current_state == "Sta6" and self._association.messages.busy:
             return False
         if self.state_machine.current_state == "Sta13" and self._broken and self.socket is not None:
-            self.socket.linger()
+            if self.socket.socket is not None:
+                linger(self.socket.socket)
             self.socket.close()
             return True
         return bool(super()._is_transport_event())
