@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 
 class Outcome(enum.StrEnum):
@@ -165,6 +165,30 @@ class StoreRequest:
     sop_instance_uid: str
     context_sop_class_uid: str
     transfer_syntax_uid: str
+
+
+class Reception(Protocol):
+    """One data set on its way in, written straight into memory that the receiver offers.
+
+    `room`, `advance` and `abandon` never raise for what the bytes are or for trouble of this node: what is wrong is
+    remembered, the rest of the data set is taken and dropped, and `finish` raises it.
+    """
+
+    def room(self) -> memoryview:
+        """Return writable memory for the bytes that come next; at least one byte, valid until `advance`."""
+
+    def advance(self, count: int) -> None:
+        """Say that `count` bytes of the data set were written to the start of `room()`."""
+
+    def finish(self) -> None:
+        """Keep the instance, of which everything came: durable when this returns (status 0000).
+
+        Raises:
+            RadnodeError: it was not kept; the error's `status` says why.
+        """
+
+    def abandon(self) -> None:
+        """Forget an instance of which not everything came; nothing of it remains."""
 
 
 @dataclass(frozen=True, slots=True)
