@@ -29,13 +29,14 @@ class Finding:
 
 
 def examine(node: Node) -> Iterator[Finding]:
-    """Look at rules, keys, certificates, peers, disk, database, models and destinations, one finding each."""
+    """Look at rules, contexts, keys, certificates, peers, disk, database, models and destinations, one finding each."""
     yield Finding("config", True, f"read; AE title {node.settings.node.ae_title}, port {node.settings.node.port}")
     if not node.settings.data_dir.is_dir():
         text = f"there is no folder {node.settings.data_dir}; correct `data_dir`, or make a node with `radnode init`."
         yield Finding("data_dir", False, text)
         return
     yield _try("rules", lambda: _rules(node))
+    yield _try("network", lambda: _network(node))
     yield _try("keys", lambda: _keys(node))
     tls = list(_tls(node))
     yield from tls
@@ -64,6 +65,13 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
 def _rules(node: Node) -> str:
     _ = node.rules
     return f"{len(node.settings.rules)}, all of them can be used"
+
+
+def _network(node: Node) -> str:
+    from radnode.network.contexts import Contexts  # noqa: PLC0415
+
+    offered = Contexts(node.settings.network, node.analysable())
+    return f"{len(offered.sop_classes)} SOP classes in {len(offered.transfer_syntaxes)} transfer syntaxes are accepted"
 
 
 def _keys(node: Node) -> str:

@@ -87,7 +87,12 @@ def intake(node: Node, stop: threading.Event) -> None:
         log.error("image_refused", error=name, status="0110")
 
     _ = node.vault, node.audit, node.pseudonyms  # keys that are missing stop the node before it listens
-    listener = Listener(node.settings, receive, refused, observe, failed, declined)
+    try:
+        analysable = node.analysable()
+    except RadnodeError as error:  # trouble with a model refuses no image
+        log.error("model_refused", message=str(error))
+        analysable = None
+    listener = Listener(node.settings, receive, refused, observe, failed, declined, analysable)
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title)
     stop.wait()

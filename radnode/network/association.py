@@ -21,9 +21,10 @@ from radnode.errors import (
     RadnodeError,
 )
 from radnode.model import PeerIdentity, Refusal, StoreRequest
-from radnode.network import command_set, contexts, statuses
+from radnode.network import command_set, statuses
 from radnode.network.admission import Admission, Certificate, Claim, Rejection, escape_ae_title
 from radnode.network.command_set import Command, Tag
+from radnode.network.contexts import VERIFICATION, Contexts
 from radnode.network.messages import Message, Messages
 from radnode.network.upper_layer import LINGER_SECONDS, UpperLayer
 
@@ -113,6 +114,7 @@ class AcceptedAssociation(Association):
         node: NodeSettings,
         admission: Admission,
         hooks: Hooks,
+        offered: Contexts,
         *,
         tls: bool,
         certificate: Certificate | None,
@@ -129,6 +131,7 @@ class AcceptedAssociation(Association):
         self.dimse_timeout = node.idle_seconds
         self._admission = admission
         self._hooks = hooks
+        self._offered = offered
         self._tls = tls
         self._certificate = certificate
         self._admitted: PeerSettings | None = None
@@ -180,9 +183,9 @@ class AcceptedAssociation(Association):
         self._admitted = decision
         wanted = {str(context.abstract_syntax) for context in request.presentation_context_definition_list}
         may_store = "store" in decision.may
-        if wanted & contexts.STORAGE_SOP_CLASSES and not may_store:
+        if wanted & self._offered.sop_classes and not may_store:
             self.refuse("store_not_permitted", "Add `store` to `may` of this peer.")
-        self.acceptor.supported_contexts = contexts.supported("echo" in decision.may, may_store)
+        self.acceptor.supported_contexts = self._offered.supported("echo" in decision.may, may_store)
         self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), self._number))
         return None
 
@@ -232,7 +235,7 @@ class AcceptedAssociation(Association):
             self._failed += status != statuses.SUCCESS
             return status
         if command == Command.C_ECHO:
-            agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == abstract_syntax == contexts.VERIFICATION
+            agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == abstract_syntax == VERIFICATION
             return statuses.SUCCESS if agree else statuses.SOP_CLASS_NOT_SUPPORTED
         known = command in Command.__members__.values()
         return statuses.SOP_CLASS_NOT_SUPPORTED if known else statuses.UNRECOGNIZED_OPERATION
@@ -260,7 +263,7 @@ class AcceptedAssociation(Association):
         """
         sop_class_uid = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID)
         sop_instance_uid = message.command.uid(Tag.AFFECTED_SOP_INSTANCE_UID)
-        if sop_class_uid != abstract_syntax or abstract_syntax not in contexts.STORAGE_SOP_CLASSES:
+        if sop_class_uid != abstract_syntax or abstract_syntax == VERIFICATION:
             raise ContextMismatch("The SOP class of the command is not that of its presentation context.")
         if sop_instance_uid is None:
             raise InvalidUID("The command names no SOP Instance UID that is one.")

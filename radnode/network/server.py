@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from pynetdicom import AE, _config
@@ -14,6 +14,7 @@ from radnode.errors import ConfigError, RadnodeError
 from radnode.model import PeerIdentity, Refusal, StoreRequest
 from radnode.network.admission import Admission
 from radnode.network.association import AssociationEvent, Hooks
+from radnode.network.contexts import Contexts
 from radnode.network.tls import server_context
 from radnode.network.transport import AssociationListener
 
@@ -43,10 +44,10 @@ class Listener:
     status 0000 or raises a RadnodeError, whose `status` is sent; after any other exception the status is 0110
     and `failed` is told the class name, nothing else. `declined` is told of every object that gets a status of
     failure for a RadnodeError, `refused` of each connection or association that is turned away, once each.
-    All are called from many threads at once.
+    All are called from many threads at once. `analysable` are the SOP classes that a detector accepts, see `Contexts`.
 
     Raises:
-        ConfigError: a certificate, key or address cannot be used, or a port is taken.
+        ConfigError: a certificate, key, address or presentation context cannot be used, or a port is taken.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class Listener:
         observe: Callable[[AssociationEvent], None] = _ignore,
         failed: Callable[[str], None] = _ignore,
         declined: Callable[[PeerIdentity, str | None, RadnodeError], None] = _ignore,
+        analysable: Collection[str] | None = None,
     ) -> None:
         silence_pynetdicom()
         self._node = settings.node
         self._admission = Admission(settings)
         hooks = Hooks(receive, refused, observe, failed, declined)
+        offered = Contexts(settings.network, analysable)
         tls = server_context(settings)
         self._ae = AE(ae_title=settings.node.ae_title)
         self._ae.maximum_pdu_size = settings.node.max_pdu
@@ -70,11 +73,13 @@ class Listener:
         self._listeners: list[AssociationListener] = []
         try:
             port = settings.node.port
-            self._listeners.append(AssociationListener(self._ae, port, self._node, self._admission, hooks, tls=tls))
+            self._listeners.append(
+                AssociationListener(self._ae, port, self._node, self._admission, hooks, offered, tls=tls)
+            )
             if settings.node.plain_port:
                 port = settings.node.plain_port
                 self._listeners.append(
-                    AssociationListener(self._ae, port, self._node, self._admission, hooks, tls=None)
+                    AssociationListener(self._ae, port, self._node, self._admission, hooks, offered, tls=None)
                 )
         except OSError as error:
             for listener in self._listeners:

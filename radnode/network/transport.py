@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from radnode.model import Refusal
-from radnode.network import contexts
 from radnode.network.admission import Admission, Certificate
 from radnode.network.association import AcceptedAssociation, Hooks
+from radnode.network.contexts import Contexts
 from radnode.network.tls import handshake_refusal
 from radnode.network.upper_layer import DeadlineSocket, linger
 
@@ -101,6 +101,7 @@ class _Handler(RequestHandler):
             server.node,
             server.admission,
             server.hooks,
+            server.offered,
             tls=isinstance(self.request, ssl.SSLSocket),
             certificate=Certificate.of(self.request),
         )
@@ -123,16 +124,25 @@ class AssociationListener(ThreadedAssociationServer):
     request_queue_size = 512
 
     def __init__(
-        self, ae: AE, port: int, node: NodeSettings, admission: Admission, hooks: Hooks, *, tls: ssl.SSLContext | None
+        self,
+        ae: AE,
+        port: int,
+        node: NodeSettings,
+        admission: Admission,
+        hooks: Hooks,
+        offered: Contexts,
+        *,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.node = node
         self.admission = admission
         self.hooks = hooks
+        self.offered = offered
         self._tls = tls
         self._waiting = _Waiting()
         self._ending = threading.Event()
-        offered = contexts.supported(may_echo=True, may_store=True)
-        super().__init__(ae, (node.bind_address, port), node.ae_title, offered, request_handler=_Handler)
+        supported = offered.supported(may_echo=True, may_store=True)
+        super().__init__(ae, (node.bind_address, port), node.ae_title, supported, request_handler=_Handler)
         ae._servers.append(self)
 
     def serve_forever(self, poll_interval: float = 0.1) -> None:

@@ -24,7 +24,7 @@ from radnode.network.contexts import VERIFICATION, proposed
 from radnode.network.server import Listener
 from radnode.network.storage_scu import echo, open_destination
 from radnode.network.tls import client_context
-from radnode.settings import DestinationSettings, NodeSettings, PeerSettings, Settings, TLSSettings
+from radnode.settings import DestinationSettings, NetworkSettings, NodeSettings, PeerSettings, Settings, TLSSettings
 
 CT = str(CTImageStorage)
 EXPLICIT = str(ExplicitVRLittleEndian)
@@ -92,13 +92,23 @@ def peers(folder: Path) -> tuple[PeerSettings, ...]:
 
 
 @contextmanager
-def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=None, **node_values):
+def running_node(
+    folder: Path,
+    *,
+    receive=None,
+    tls: dict | None = None,
+    network: dict | None = None,
+    analysable=None,
+    known=None,
+    **node_values,
+):
     """Run a listener on a free port for the duration of the block."""
     values = {"port": 0, "handshake_seconds": 2, "request_seconds": 2, "idle_seconds": 5, **node_values}
     names = {"certificate": "server.crt", "key": "server.key", "ca": "ca.crt", **(tls or {})}
     settings = Settings(
         data_dir=folder,
         node=NodeSettings(**values),
+        network=NetworkSettings(**(network or {})),
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
     )
@@ -109,7 +119,7 @@ def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=N
             receive(request, data_set)
         received.append((request, data_set))
 
-    listener = Listener(settings, keep, refusals.append, events.append, failures.append)
+    listener = Listener(settings, keep, refusals.append, events.append, failures.append, analysable=analysable)
     listener.start()
     try:
         yield Node(listener, folder, settings, received, refusals, events, failures)
