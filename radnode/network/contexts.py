@@ -21,6 +21,7 @@ MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd IDs from 1 to 255
 STORAGE, ALL = "storage", "all"  # the words of the configuration that stand for everything there is
 
 _IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+VERIFICATION_TRANSFER_SYNTAXES = (_EXPLICIT, _IMPLICIT)
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")  # PS3.5 section 9.1
 _STANDARD = "1.2.840.10008."  # the root of every UID that the standard defines, PS3.6 Annex A
 
@@ -95,7 +96,7 @@ class Contexts:
                 'network.unanalysable = "refuse" leaves nothing to accept: no detector of a rule takes one of '
                 "network.sop_classes."
             )
-        self._verification = [build_context(VERIFICATION, [_EXPLICIT, _IMPLICIT])]
+        self._verification = [build_context(VERIFICATION, list(VERIFICATION_TRANSFER_SYNTAXES))]
         self._storage = [build_context(uid, list(self.transfer_syntaxes)) for uid in sorted(self.sop_classes)]
 
     def supported(self, may_echo: bool, may_store: bool) -> list[PresentationContext]:
