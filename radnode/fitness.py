@@ -100,10 +100,24 @@ def _tls(node: Node) -> Iterator[Finding]:
     """Look at certificate, authority and key; the last finding says whether they can be used together."""
     files = [_try(f"tls.{name}", lambda name=name: _certificate(node, name)) for name in ("certificate", "ca")]  # type: ignore[misc]
     files.append(_try("tls.key", lambda: _key(node)))
+    if node.settings.tls.crl is not None:
+        files.append(_try("tls.crl", lambda: _revocation_list(node)))
     yield from files
     together = _try("tls", lambda: _context(node))
     said = not together.fit and any(together.text == finding.text for finding in files)
     yield Finding("tls", False, "not tried: see above") if said else together
+
+
+def _revocation_list(node: Node) -> str:
+    from radnode.network.tls import revocation_list_end  # noqa: PLC0415
+
+    path = node.settings.path(node.settings.tls.crl or Path())
+    end = revocation_list_end(path)
+    if end is None:
+        return "valid without end"
+    if end < datetime.now(UTC):
+        raise RadnodeError(f"{path} expired at {end:%Y-%m-%d %H:%M}Z; no peer is let in: fetch the newest.")
+    return f"valid until {end:%Y-%m-%d %H:%M}Z"
 
 
 def _key(node: Node) -> str:

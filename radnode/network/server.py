@@ -15,7 +15,7 @@ from radnode.model import PeerIdentity, Refusal, StoreRequest
 from radnode.network.admission import Admission
 from radnode.network.association import AssociationEvent, Hooks
 from radnode.network.contexts import Contexts
-from radnode.network.tls import server_context
+from radnode.network.renewal import ServerContexts
 from radnode.network.transport import AssociationListener
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ class Listener:
     status 0000 or raises a RadnodeError, whose `status` is sent; after any other exception the status is 0110
     and `failed` is told the class name, nothing else. `declined` is told of every object that gets a status of
     failure for a RadnodeError, `refused` of each connection or association that is turned away, once each.
-    All are called from many threads at once. `analysable` are the SOP classes that a detector accepts, see `Contexts`.
+    All are called from many threads at once. `analysable` are the SOP classes that a detector accepts, see
+    `Contexts`; `renewed` is told when certificate files that changed were read (None) or cannot be, see
+    `ServerContexts`.
 
     Raises:
         ConfigError: a certificate, key, address or presentation context cannot be used, or a port is taken.
@@ -59,13 +61,14 @@ class Listener:
         failed: Callable[[str], None] = _ignore,
         declined: Callable[[PeerIdentity, str | None, RadnodeError], None] = _ignore,
         analysable: Collection[str] | None = None,
+        renewed: Callable[[ConfigError | None], None] = _ignore,
     ) -> None:
         silence_pynetdicom()
         self._node = settings.node
         self._admission = Admission(settings)
         hooks = Hooks(receive, refused, observe, failed, declined)
         offered = Contexts(settings.network, analysable)
-        tls = server_context(settings)
+        tls = ServerContexts(settings, renewed)
         self._ae = AE(ae_title=settings.node.ae_title)
         self._ae.maximum_pdu_size = settings.node.max_pdu
         self._ae.network_timeout = settings.node.idle_seconds

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from radnode.errors import ConfigError
 from radnode.model import Refusal
 from radnode.network.admission import Admission, Certificate
 from radnode.network.association import AcceptedAssociation, Hooks
 from radnode.network.contexts import Contexts
+from radnode.network.renewal import ServerContexts
 from radnode.network.tls import handshake_refusal
 from radnode.network.upper_layer import DeadlineSocket, linger
 
@@ -132,7 +134,7 @@ class AssociationListener(ThreadedAssociationServer):
         hooks: Hooks,
         offered: Contexts,
         *,
-        tls: ssl.SSLContext | None,
+        tls: ServerContexts | None,
     ) -> None:
         self.node = node
         self.admission = admission
@@ -203,7 +205,7 @@ class AssociationListener(ThreadedAssociationServer):
                 deadline = self._waiting.since(client_address) + self.node.handshake_seconds
                 self._check_first_byte(request)
                 # from here on the descriptor belongs to the wrapping socket
-                connection = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+                connection = self._tls.current().wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 self._waiting.replace(client_address, connection)
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
                 connection.do_handshake()  # the timeout is that of the whole handshake, drip feeds included
@@ -216,6 +218,8 @@ class AssociationListener(ThreadedAssociationServer):
             refusal = refused.rule, refused.advice
         except ssl.SSLError as error:
             refusal = handshake_refusal(error)
+        except ConfigError as error:
+            refusal = "tls_files_unusable", str(error)
         except TimeoutError:
             refusal = "tls_timeout", "The peer must finish its TLS handshake in time; check what connects there."
         except OSError:

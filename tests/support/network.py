@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from radnode import pki
+from radnode.errors import ConfigError
 from radnode.model import Refusal, StoreRequest
 from radnode.network import wire
 from radnode.network.association import AssociationEvent
@@ -42,6 +43,7 @@ class Node:
     refusals: list[Refusal] = field(default_factory=list)
     events: list[AssociationEvent] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    renewals: list[ConfigError | None] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -112,17 +114,18 @@ def running_node(
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
     )
-    received, refusals, events, failures = [], [], [], []
+    received, refusals, events, failures, renewals = [], [], [], [], []
 
     def keep(request: StoreRequest, data_set: bytes) -> None:
         if receive is not None:
             receive(request, data_set)
         received.append((request, data_set))
 
-    listener = Listener(settings, keep, refusals.append, events.append, failures.append, analysable=analysable)
+    hooks = (refusals.append, events.append, failures.append)
+    listener = Listener(settings, keep, *hooks, analysable=analysable, renewed=renewals.append)
     listener.start()
     try:
-        yield Node(listener, folder, settings, received, refusals, events, failures)
+        yield Node(listener, folder, settings, received, refusals, events, failures, renewals)
     finally:
         listener.drain(0)
 
