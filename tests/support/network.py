@@ -135,6 +135,11 @@ def request_pdu(calling: str = "MODALITY1", called: str = "RADNODE", offers=None
     return bytearray(wire.associate_rq(calling, called, proposed(offers)))
 
 
+def item(item_type: int, content: bytes) -> bytes:
+    """An item or sub-item of an A-ASSOCIATE-RQ."""
+    return struct.pack(">BxH", item_type, len(content)) + content
+
+
 def with_titles(pdu: bytearray, called: bytes | None = None, calling: bytes | None = None) -> bytearray:
     """Put raw titles into an A-ASSOCIATE-RQ, legal or not."""
     for offset, title in ((10, called), (26, calling)):
