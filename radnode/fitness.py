@@ -37,6 +37,7 @@ def examine(node: Node) -> Iterator[Finding]:
         return
     yield _try("rules", lambda: _rules(node))
     yield _try("network", lambda: _network(node))
+    yield _try("pynetdicom", _pynetdicom)
     yield _try("keys", lambda: _keys(node))
     tls = list(_tls(node))
     yield from tls
@@ -72,6 +73,12 @@ def _network(node: Node) -> str:
 
     offered = Contexts(node.settings.network, node.analysable())
     return f"{len(offered.sop_classes)} SOP classes in {len(offered.transfer_syntaxes)} transfer syntaxes are accepted"
+
+
+def _pynetdicom() -> str:
+    from radnode.network import compatibility  # noqa: PLC0415
+
+    return f"{compatibility.check()}, as it should be"
 
 
 def _keys(node: Node) -> str:

@@ -12,6 +12,7 @@ from pynetdicom import AE, _config
 
 from radnode.errors import ConfigError, RadnodeError
 from radnode.model import PeerIdentity, Refusal, StoreRequest
+from radnode.network import compatibility
 from radnode.network.admission import Admission
 from radnode.network.association import AssociationEvent, Hooks
 from radnode.network.contexts import Contexts
@@ -49,7 +50,8 @@ class Listener:
     `ServerContexts`.
 
     Raises:
-        ConfigError: a certificate, key, address or presentation context cannot be used, or a port is taken.
+        ConfigError: a certificate, key, address or presentation context cannot be used, a port is taken, or
+            pynetdicom is another than this room was written for.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Listener:
         analysable: Collection[str] | None = None,
         renewed: Callable[[ConfigError | None], None] = _ignore,
     ) -> None:
+        compatibility.check()
         silence_pynetdicom()
         self._node = settings.node
         self._admission = Admission(settings)
