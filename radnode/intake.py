@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -37,6 +37,32 @@ class Receipt:
     series: str
     instance: str
     known: bool
+    size: int = 0
+
+
+class Arriving:
+    """Interim."""
+
+    def __init__(self, intake: Intake, request: StoreRequest) -> None:
+        self._intake, self._request, self._size = intake, request, 0
+        self._buffer = bytearray(1 << 20)
+
+    def room(self) -> memoryview:
+        """Room."""
+        if self._size == len(self._buffer):
+            self._buffer = self._buffer + bytes(len(self._buffer))
+        return memoryview(self._buffer)[self._size :]
+
+    def advance(self, count: int) -> None:
+        """Count."""
+        self._size += count
+
+    def finish(self) -> Receipt:
+        """Keep."""
+        return replace(self._intake.receive(self._request, memoryview(self._buffer)[: self._size]), size=self._size)
+
+    def abandon(self) -> None:
+        """Forget."""
 
 
 class Intake:
@@ -45,6 +71,10 @@ class Intake:
     def __init__(self, stores: Stores, max_object_bytes: int) -> None:
         self._stores = stores
         self._max_object_bytes = max_object_bytes
+
+    def begin(self, request: StoreRequest) -> Arriving:
+        """Interim: gathers the bytes."""
+        return Arriving(self, request)
 
     def receive(
         self,

@@ -69,6 +69,12 @@ class NodeSettings(_Section):
     drain_seconds: Seconds = 20.0
 
 
+class NetworkSettings(_Section):
+    """How the listener works."""
+
+    fast_lane: bool = True
+
+
 class TLSSettings(_Section):
     """Certificates of this node and the authority that peers must come from (PEM files)."""
 
@@ -159,6 +165,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path("var")
     node: NodeSettings = NodeSettings()
+    network: NetworkSettings = NetworkSettings()
     tls: TLSSettings = TLSSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()

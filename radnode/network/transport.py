@@ -19,7 +19,8 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from radnode.model import Refusal
 from radnode.network import contexts
 from radnode.network.admission import Admission, Certificate
-from radnode.network.association import AcceptedAssociation, Hooks
+from radnode.network.association import AcceptedAssociation
+from radnode.network.hooks import Hooks
 from radnode.network.tls import handshake_refusal
 from radnode.network.upper_layer import DeadlineSocket, linger
 
@@ -101,6 +102,7 @@ class _Handler(RequestHandler):
             server.node,
             server.admission,
             server.hooks,
+            fast_lane=server.fast_lane,
             tls=isinstance(self.request, ssl.SSLSocket),
             certificate=Certificate.of(self.request),
         )
@@ -123,9 +125,18 @@ class AssociationListener(ThreadedAssociationServer):
     request_queue_size = 512
 
     def __init__(
-        self, ae: AE, port: int, node: NodeSettings, admission: Admission, hooks: Hooks, *, tls: ssl.SSLContext | None
+        self,
+        ae: AE,
+        port: int,
+        node: NodeSettings,
+        admission: Admission,
+        hooks: Hooks,
+        *,
+        fast_lane: bool,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.node = node
+        self.fast_lane = fast_lane
         self.admission = admission
         self.hooks = hooks
         self._tls = tls

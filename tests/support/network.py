@@ -18,13 +18,13 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from radnode import pki
 from radnode.model import Refusal, StoreRequest
 from radnode.network import wire
-from radnode.network.association import AssociationEvent
 from radnode.network.command_set import CommandSet, Tag, encode
 from radnode.network.contexts import VERIFICATION, proposed
+from radnode.network.hooks import AssociationEvent
 from radnode.network.server import Listener
 from radnode.network.storage_scu import echo, open_destination
 from radnode.network.tls import client_context
-from radnode.settings import DestinationSettings, NodeSettings, PeerSettings, Settings, TLSSettings
+from radnode.settings import DestinationSettings, NetworkSettings, NodeSettings, PeerSettings, Settings, TLSSettings
 
 CT = str(CTImageStorage)
 EXPLICIT = str(ExplicitVRLittleEndian)
@@ -91,14 +91,35 @@ def peers(folder: Path) -> tuple[PeerSettings, ...]:
     )
 
 
+class Gathered:
+    """A reception in memory."""
+
+    def __init__(self, request: StoreRequest, keep) -> None:
+        self._request, self._keep = request, keep
+        self._data_set, self._room = bytearray(), bytearray(1000)
+
+    def room(self) -> memoryview:
+        return memoryview(self._room)
+
+    def advance(self, count: int) -> None:
+        self._data_set += self._room[:count]
+
+    def finish(self) -> None:
+        self._keep(self._request, bytes(self._data_set))
+
+    def abandon(self) -> None:
+        self._keep = None
+
+
 @contextmanager
-def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=None, **node_values):
+def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=None, lane=True, **node_values):
     """Run a listener on a free port for the duration of the block."""
     values = {"port": 0, "handshake_seconds": 2, "request_seconds": 2, "idle_seconds": 5, **node_values}
     names = {"certificate": "server.crt", "key": "server.key", "ca": "ca.crt", **(tls or {})}
     settings = Settings(
         data_dir=folder,
         node=NodeSettings(**values),
+        network=NetworkSettings(fast_lane=lane),
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
     )
@@ -109,7 +130,9 @@ def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=N
             receive(request, data_set)
         received.append((request, data_set))
 
-    listener = Listener(settings, keep, refusals.append, events.append, failures.append)
+    listener = Listener(
+        settings, lambda request: Gathered(request, keep), refusals.append, events.append, failures.append
+    )
     listener.start()
     try:
         yield Node(listener, folder, settings, received, refusals, events, failures)
