@@ -29,6 +29,7 @@ from radnode.settings import DestinationSettings, NetworkSettings, NodeSettings,
 CT = str(CTImageStorage)
 EXPLICIT = str(ExplicitVRLittleEndian)
 PATIENT = "DOE^JANE"  # stands for patient data in exceptions
+FAST_LANE = True  # whether the listeners of `running_node` read C-STORE in the fast lane
 
 
 @dataclass
@@ -112,14 +113,14 @@ class Gathered:
 
 
 @contextmanager
-def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=None, lane=True, **node_values):
+def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=None, **node_values):
     """Run a listener on a free port for the duration of the block."""
     values = {"port": 0, "handshake_seconds": 2, "request_seconds": 2, "idle_seconds": 5, **node_values}
     names = {"certificate": "server.crt", "key": "server.key", "ca": "ca.crt", **(tls or {})}
     settings = Settings(
         data_dir=folder,
         node=NodeSettings(**values),
-        network=NetworkSettings(fast_lane=lane),
+        network=NetworkSettings(fast_lane=FAST_LANE),
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
     )
