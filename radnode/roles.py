@@ -102,8 +102,19 @@ def intake(node: Node, stop: threading.Event) -> None:
     def failed(name: str) -> None:
         log.error("image_refused", error=name, status="0110")
 
+    def renewed(error: ConfigError | None) -> None:
+        if error is None:
+            log.info("certificates_read")
+        else:
+            log.error("certificates_unusable", message=str(error))
+
     _ = node.vault, node.audit, node.pseudonyms  # keys that are missing stop the node before it listens
-    listener = Listener(node.settings, receive, refused, observe, failed, declined)
+    try:
+        analysable = node.analysable()
+    except RadnodeError as error:  # trouble with a model refuses no image
+        log.error("model_refused", message=str(error))
+        analysable = None
+    listener = Listener(node.settings, receive, refused, observe, failed, declined, analysable, renewed)
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title)
     stop.wait()

@@ -70,9 +70,12 @@ class NodeSettings(_Section):
 
 
 class NetworkSettings(_Section):
-    """How the listener works."""
+    """What the listener accepts and how it reads it; `radnode.network.contexts` resolves the names."""
 
     fast_lane: bool = True
+    sop_classes: tuple[str, ...] = Field(default=("storage",), min_length=1)
+    transfer_syntaxes: tuple[str, ...] = Field(default=("all",), min_length=1)
+    unanalysable: Literal["store", "refuse"] = "store"
 
 
 class TLSSettings(_Section):

@@ -15,10 +15,11 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from radnode.errors import ContextMismatch
 from radnode.model import PeerIdentity, Reception, Refusal
-from radnode.network import command_set, contexts, statuses
+from radnode.network import command_set, statuses
 from radnode.network.admission import Admission, Certificate, Claim, Rejection, escape_ae_title
 from radnode.network.bell import Bell
 from radnode.network.command_set import Command, CommandSet, Tag
+from radnode.network.contexts import VERIFICATION, Contexts
 from radnode.network.fast_lane import FastLane
 from radnode.network.hooks import AssociationEvent, Hooks
 from radnode.network.messages import Message, Messages
@@ -59,6 +60,7 @@ class AcceptedAssociation(Association):
         node: NodeSettings,
         admission: Admission,
         hooks: Hooks,
+        offered: Contexts,
         *,
         fast_lane: bool,
         tls: bool,
@@ -77,6 +79,7 @@ class AcceptedAssociation(Association):
         self.dimse_timeout = node.idle_seconds
         self._admission = admission
         self._hooks = hooks
+        self._offered = offered
         self._tls = tls
         self._certificate = certificate
         self._admitted: PeerSettings | None = None
@@ -142,9 +145,9 @@ class AcceptedAssociation(Association):
         self._storage = StorageSCP(self._identity(decision), self._hooks)
         wanted = {str(context.abstract_syntax) for context in request.presentation_context_definition_list}
         may_store = "store" in decision.may
-        if wanted & contexts.STORAGE_SOP_CLASSES and not may_store:
+        if wanted & self._offered.sop_classes and not may_store:
             self.refuse("store_not_permitted", "Add `store` to `may` of this peer.")
-        self.acceptor.supported_contexts = contexts.supported("echo" in decision.may, may_store)
+        self.acceptor.supported_contexts = self._offered.supported("echo" in decision.may, may_store)
         self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), self._number))
         return None
 
@@ -202,7 +205,7 @@ class AcceptedAssociation(Association):
             return self._storage.finish(message.command, message.reception, message.size)
         if command == Command.C_ECHO:
             abstract_syntax = self._contexts[message.context_id].abstract_syntax
-            agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == abstract_syntax == contexts.VERIFICATION
+            agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == abstract_syntax == VERIFICATION
             return statuses.SUCCESS if agree else statuses.SOP_CLASS_NOT_SUPPORTED
         known = command in Command.__members__.values()
         return statuses.SOP_CLASS_NOT_SUPPORTED if known else statuses.UNRECOGNIZED_OPERATION

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from radnode.errors import ContextMismatch, InvalidUID, MalformedDataSet, RadnodeError
 from radnode.model import PeerIdentity, Reception, StoreRequest
-from radnode.network import contexts, statuses
+from radnode.network import statuses
 from radnode.network.command_set import CommandSet, Tag
+from radnode.network.contexts import VERIFICATION
 from radnode.network.hooks import Hooks
 
 _DROPPED = memoryview(bytearray(65536))  # written by every thread, read by none
@@ -89,7 +90,7 @@ class StorageSCP:
         """
         sop_class_uid = command.uid(Tag.AFFECTED_SOP_CLASS_UID)
         sop_instance_uid = command.uid(Tag.AFFECTED_SOP_INSTANCE_UID)
-        if sop_class_uid != context.abstract_syntax or context.abstract_syntax == contexts.VERIFICATION:
+        if sop_class_uid != context.abstract_syntax or context.abstract_syntax == VERIFICATION:
             raise ContextMismatch("The SOP class of the command is not that of its presentation context.")
         if sop_instance_uid is None:
             raise InvalidUID("The command names no SOP Instance UID that is one.")

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from radnode import pki
+from radnode.errors import ConfigError
 from radnode.model import Refusal, StoreRequest
 from radnode.network import wire
 from radnode.network.command_set import CommandSet, Tag, encode
@@ -43,6 +44,7 @@ class Node:
     refusals: list[Refusal] = field(default_factory=list)
     events: list[AssociationEvent] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    renewals: list[ConfigError | None] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -113,30 +115,41 @@ class Gathered:
 
 
 @contextmanager
-def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=None, **node_values):
+def running_node(
+    folder: Path,
+    *,
+    receive=None,
+    tls: dict | None = None,
+    network: dict | None = None,
+    analysable=None,
+    known=None,
+    **node_values,
+):
     """Run a listener on a free port for the duration of the block."""
     values = {"port": 0, "handshake_seconds": 2, "request_seconds": 2, "idle_seconds": 5, **node_values}
     names = {"certificate": "server.crt", "key": "server.key", "ca": "ca.crt", **(tls or {})}
     settings = Settings(
         data_dir=folder,
         node=NodeSettings(**values),
-        network=NetworkSettings(fast_lane=FAST_LANE),
+        network=NetworkSettings(fast_lane=FAST_LANE, **(network or {})),
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
     )
-    received, refusals, events, failures = [], [], [], []
+    received, refusals, events, failures, renewals = [], [], [], [], []
 
     def keep(request: StoreRequest, data_set: bytes) -> None:
         if receive is not None:
             receive(request, data_set)
         received.append((request, data_set))
 
-    listener = Listener(
-        settings, lambda request: Gathered(request, keep), refusals.append, events.append, failures.append
-    )
+    def receive_into_memory(request: StoreRequest) -> Gathered:
+        return Gathered(request, keep)
+
+    hooks = (refusals.append, events.append, failures.append)
+    listener = Listener(settings, receive_into_memory, *hooks, analysable=analysable, renewed=renewals.append)
     listener.start()
     try:
-        yield Node(listener, folder, settings, received, refusals, events, failures)
+        yield Node(listener, folder, settings, received, refusals, events, failures, renewals)
     finally:
         listener.drain(0)
 
@@ -144,6 +157,11 @@ def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=N
 def request_pdu(calling: str = "MODALITY1", called: str = "RADNODE", offers=None) -> bytearray:
     offers = offers or [(VERIFICATION, "1.2.840.10008.1.2"), (CT, EXPLICIT)]
     return bytearray(wire.associate_rq(calling, called, proposed(offers)))
+
+
+def item(item_type: int, content: bytes) -> bytes:
+    """An item or sub-item of an A-ASSOCIATE-RQ."""
+    return struct.pack(">BxH", item_type, len(content)) + content
 
 
 def with_titles(pdu: bytearray, called: bytes | None = None, calling: bytes | None = None) -> bytearray:
