@@ -18,9 +18,10 @@ from radnode.model import JobKind, PeerIdentity, Reception, Refusal, StoreReques
 from radnode.observe import describe, logger
 
 if TYPE_CHECKING:
-    from radnode.intake import Arriving
+    from radnode.intake import Receipt
     from radnode.network.hooks import AssociationEvent
     from radnode.node import Node
+    from radnode.reception import InstanceReception
 
 Role = Callable[["Node", threading.Event], None]
 PATIENCE_SECONDS = 2.0  # how long a role sleeps when nobody rings
@@ -31,7 +32,7 @@ PAUSE_SECONDS = 1.0  # after trouble of this node's own (database, disk)
 class _Logged:
     """A reception that says in the log what was kept."""
 
-    def __init__(self, reception: Arriving, request: StoreRequest) -> None:
+    def __init__(self, reception: InstanceReception[Receipt], request: StoreRequest) -> None:
         self.room = reception.room
         self.advance = reception.advance
         self.abandon = reception.abandon

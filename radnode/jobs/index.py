@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
 from radnode.jobs.schema import instances, results
@@ -19,7 +20,6 @@ class InstanceRow:
     study: str
     patient: str
     object_id: bytes
-    content: str
     size: int
     peer: str
     received: float
@@ -39,9 +39,10 @@ class ResultRow:
     created: float
 
 
-def add_instance(tx: Connection, row: InstanceRow) -> None:
-    """Insert an instance; the caller has looked whether it is known in the same transaction."""
-    tx.execute(insert(instances).values(asdict(row)))
+def add_instance(tx: Connection, row: InstanceRow) -> bool:
+    """Insert an instance; False when one of its pseudonym is there already, which then stays as it is."""
+    added = tx.execute(upsert(instances).values(asdict(row)).on_conflict_do_nothing(index_elements=["instance"]))
+    return added.rowcount == 1
 
 
 def find_instance(tx: Connection, instance: str) -> InstanceRow | None:
