@@ -13,10 +13,10 @@ from pydicom.charset import python_encoding
 import radnode
 from radnode import errors
 from radnode.errors import RadnodeError
-from radnode.intake import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from radnode.network import statuses, tls, wire
 from radnode.network.contexts import VERIFICATION, VERIFICATION_TRANSFER_SYNTAXES, Contexts, keyword
 from radnode.node import COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN, Node
+from radnode.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from radnode.settings import Settings
 
 _ANSWERS = {

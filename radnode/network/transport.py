@@ -19,8 +19,9 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from radnode.errors import ConfigError
 from radnode.model import Refusal
 from radnode.network.admission import Admission, Certificate
-from radnode.network.association import AcceptedAssociation, Hooks
+from radnode.network.association import AcceptedAssociation
 from radnode.network.contexts import Contexts
+from radnode.network.hooks import Hooks
 from radnode.network.renewal import ServerContexts
 from radnode.network.tls import handshake_refusal
 from radnode.network.upper_layer import DeadlineSocket, linger
@@ -104,6 +105,7 @@ class _Handler(RequestHandler):
             server.admission,
             server.hooks,
             server.offered,
+            fast_lane=server.fast_lane,
             tls=isinstance(self.request, ssl.SSLSocket),
             certificate=Certificate.of(self.request),
         )
@@ -134,9 +136,11 @@ class AssociationListener(ThreadedAssociationServer):
         hooks: Hooks,
         offered: Contexts,
         *,
+        fast_lane: bool,
         tls: ServerContexts | None,
     ) -> None:
         self.node = node
+        self.fast_lane = fast_lane
         self.admission = admission
         self.hooks = hooks
         self.offered = offered

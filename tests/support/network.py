@@ -19,9 +19,9 @@ from radnode import pki
 from radnode.errors import ConfigError
 from radnode.model import Refusal, StoreRequest
 from radnode.network import wire
-from radnode.network.association import AssociationEvent
 from radnode.network.command_set import CommandSet, Tag, encode
 from radnode.network.contexts import VERIFICATION, proposed
+from radnode.network.hooks import AssociationEvent
 from radnode.network.server import Listener
 from radnode.network.storage_scu import echo, open_destination
 from radnode.network.tls import client_context
@@ -30,6 +30,7 @@ from radnode.settings import DestinationSettings, NetworkSettings, NodeSettings,
 CT = str(CTImageStorage)
 EXPLICIT = str(ExplicitVRLittleEndian)
 PATIENT = "DOE^JANE"  # stands for patient data in exceptions
+FAST_LANE = True  # whether the listeners of `running_node` read C-STORE in the fast lane
 
 
 @dataclass
@@ -93,6 +94,26 @@ def peers(folder: Path) -> tuple[PeerSettings, ...]:
     )
 
 
+class Gathered:
+    """A reception in memory."""
+
+    def __init__(self, request: StoreRequest, keep) -> None:
+        self._request, self._keep = request, keep
+        self._data_set, self._room = bytearray(), bytearray(1000)
+
+    def room(self) -> memoryview:
+        return memoryview(self._room)
+
+    def advance(self, count: int) -> None:
+        self._data_set += self._room[:count]
+
+    def finish(self) -> None:
+        self._keep(self._request, bytes(self._data_set))
+
+    def abandon(self) -> None:
+        self._keep = None
+
+
 @contextmanager
 def running_node(
     folder: Path,
@@ -110,7 +131,7 @@ def running_node(
     settings = Settings(
         data_dir=folder,
         node=NodeSettings(**values),
-        network=NetworkSettings(**(network or {})),
+        network=NetworkSettings(fast_lane=FAST_LANE, **(network or {})),
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
     )
@@ -121,8 +142,11 @@ def running_node(
             receive(request, data_set)
         received.append((request, data_set))
 
+    def receive_into_memory(request: StoreRequest) -> Gathered:
+        return Gathered(request, keep)
+
     hooks = (refusals.append, events.append, failures.append)
-    listener = Listener(settings, keep, *hooks, analysable=analysable, renewed=renewals.append)
+    listener = Listener(settings, receive_into_memory, *hooks, analysable=analysable, renewed=renewals.append)
     listener.start()
     try:
         yield Node(listener, folder, settings, received, refusals, events, failures, renewals)
