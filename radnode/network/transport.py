@@ -24,7 +24,7 @@ from radnode.network.contexts import Contexts
 from radnode.network.hooks import Hooks
 from radnode.network.renewal import ServerContexts
 from radnode.network.tls import handshake_refusal
-from radnode.network.upper_layer import DeadlineSocket, linger
+from radnode.network.upper_layer import DeadlineSocket, acknowledge_at_once, linger
 
 if TYPE_CHECKING:
     from pynetdicom import AE
@@ -268,6 +268,7 @@ class AssociationListener(ThreadedAssociationServer):
 
     def _await_request(self, connection: socket.socket, deadline: float) -> None:
         """Wait for the A-ASSOCIATE-RQ to begin: pynetdicom's threads poll, and a silent peer must cost nothing."""
+        acknowledge_at_once(connection)  # the end of the handshake, which the request waits for
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         if not getattr(connection, "pending", int)() and not poll.poll(max(deadline - time.monotonic(), 0) * 1000):

@@ -81,8 +81,7 @@ class DeadlineSocket(AssociationSocket):
                 raise TimeoutError
             if not left <= self._timeout <= left + _SLACK_SECONDS:
                 self._wait_at_most(left)
-            if _QUICKACK is not None:  # senders with Nagle on wait for this acknowledgement
-                connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            acknowledge_at_once(connection)
             received = connection.recv_into(view[done:])
             if not received:
                 break
@@ -113,6 +112,12 @@ class DeadlineSocket(AssociationSocket):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+
+
+def acknowledge_at_once(connection: socket.socket) -> None:
+    """Acknowledge what came and what comes next without delay: senders with Nagle on would wait 40 ms for it."""
+    if _QUICKACK is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 def linger(connection: socket.socket) -> None:
