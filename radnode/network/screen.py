@@ -17,6 +17,7 @@ _ITEM = struct.Struct(">BxH")
 _UID = re.compile(rb"[0-9.]{1,64}[\0 ]?")
 
 _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x20, 0x50
+_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
 _IS_UID = frozenset({0x10, 0x30, 0x40, 0x52})  # application context, abstract and transfer syntax, implementation
 _BEGINS_WITH_UID = frozenset({0x54, 0x56, 0x57})  # role selection, extended and common extended negotiation
 
@@ -37,6 +38,7 @@ def make_decodable(request: bytearray) -> None:
     Raises:
         ValueError: an item is longer than what holds it, or a UID has other characters than digits and periods.
     """
+    _check_contexts(bytes(request[_ITEMS:]))
     if supports_version_1(request):
         request[6:8] = b"\x00\x01"
     for title in (_CALLED, _CALLING):
@@ -57,6 +59,15 @@ def _check_items(encoded: bytes) -> None:
             _check_uid(content)
         elif item_type in _BEGINS_WITH_UID:
             _check_uid(content[2 : 2 + int.from_bytes(content[:2], "big")])
+
+
+def _check_contexts(encoded: bytes) -> None:
+    """Raise ValueError for a context without its abstract or any transfer syntax: negotiation takes them for granted."""
+    for item_type, content in _items(encoded):
+        if item_type == _PRESENTATION_CONTEXT:
+            held = [sub_item_type for sub_item_type, _ in _items(content[4:])]
+            if held.count(_ABSTRACT_SYNTAX) != 1 or _TRANSFER_SYNTAX not in held:
+                raise ValueError("a presentation context without its abstract or transfer syntax")
 
 
 def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
