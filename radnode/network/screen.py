@@ -62,7 +62,7 @@ def _check_items(encoded: bytes) -> None:
 
 
 def _check_contexts(encoded: bytes) -> None:
-    """Raise ValueError for a context without its abstract or any transfer syntax: negotiation takes them for granted."""
+    """Raise ValueError for a context without its abstract or any transfer syntax, which negotiation relies on."""
     for item_type, content in _items(encoded):
         if item_type == _PRESENTATION_CONTEXT:
             held = [sub_item_type for sub_item_type, _ in _items(content[4:])]

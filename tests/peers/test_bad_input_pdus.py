@@ -176,7 +176,7 @@ VALUES = {
     "PDV of 4 GiB": pdata(b"\xff\xff\xff\xff\x01\x03" + bytes(10)),
     "PDV of length 0": pdata(b"\x00\x00\x00\x00"),
     "PDV of length 1": pdata(b"\x00\x00\x00\x01\x01"),
-    "PDV that leaves a rest": pdata(value(3, 0, b"1234") + b"\x00\x00"),
+    "PDV that leaves a rest": pdata(value(3, 1, b"1234") + b"\x00\x00"),
     "no PDV": pdata(),
     "second PDV longer than its PDU": pdata(COMMAND, b"\x00\x00\xff\xff\x03\x02data"),
     "context that was not proposed": pdata(value(5, 3, encode(store_command()))),

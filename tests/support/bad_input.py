@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import struct
 import subprocess
 import time
 from collections import Counter
@@ -20,9 +21,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from sqlalchemy import select
 
+from radnode.jobs import schema
 from radnode.jobs.database import reading
 from radnode.jobs.index import find_instance
 from radnode.network import wire
@@ -118,11 +122,11 @@ class Target:
         """A connection after its handshake."""
         return self.client(name).wrap_socket(connect(self.port), server_hostname="localhost")
 
-    def store(self, dataset: Dataset, *, syntax: str = EXPLICIT, **changes: str) -> int:
+    def store(self, dataset: Dataset, *, syntax: str = EXPLICIT, **changes: int | str) -> int:
         """The status that one object gets, on an association of its own, with these changes to the command."""
         return self.store_bytes(rooms.encoded(dataset, syntax), str(dataset.SOPInstanceUID), syntax=syntax, **changes)
 
-    def store_bytes(self, data_set: bytes, SOPInstanceUID: str, *, syntax: str = EXPLICIT, **changes: str) -> int:
+    def store_bytes(self, data_set: bytes, SOPInstanceUID: str, *, syntax: str = EXPLICIT, **changes: int | str) -> int:
         """The status that these bytes get, sent as a CT image; a C-ECHO on the same association must go on after it."""
         with self.connect() as connection:
             connection.sendall(request_pdu(offers=[(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), (CT, syntax)]))
@@ -149,6 +153,12 @@ class Target:
         with reading(self._parts.engine) as tx:
             row = find_instance(tx, self._parts.pseudonyms.instance(SOPInstanceUID))
         return None if row is None else self._parts.vault.get(row.object_id)
+
+    def jobs(self, SOPInstanceUID: str) -> int:
+        """How many jobs the instance of this UID has been given."""
+        subject = self._parts.pseudonyms.instance(SOPInstanceUID)
+        with reading(self._parts.engine) as tx:
+            return len(tx.execute(select(schema.jobs).where(schema.jobs.c.subject == subject)).all())
 
     @cached_property
     def _parts(self) -> Node:
@@ -238,6 +248,24 @@ class Target:
                 assert set(pool.map(self.store, objects)) == {0x0000}
         self.echo()
         time.sleep(0.5)  # until their threads have ended
+
+
+def raw_data_set(uid: str, /, **values: bytes) -> bytes:
+    """A small CT data set under this UID, explicit VR little endian, with these bytes as values of some elements."""
+    named = {
+        "SOPClassUID": CT.encode(),
+        "SOPInstanceUID": uid.encode(),
+        "StudyInstanceUID": b"1.2.3.20",
+        "SeriesInstanceUID": b"1.2.3.20.1",
+        "PatientName": b"Secret^Name",
+        **values,
+    }
+    encoded = b""
+    for tag, keyword in sorted((tag_for_keyword(keyword), keyword) for keyword in named):
+        vr, value = dictionary_VR(tag), named[keyword]
+        value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+        encoded += struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value)) + value
+    return encoded
 
 
 def explanation(line: dict[str, Any]) -> str:
