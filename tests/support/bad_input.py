@@ -269,13 +269,9 @@ def raw_data_set(uid: str, /, **values: bytes) -> bytes:
 
 
 def explanation(line: dict[str, Any]) -> str:
-    """The rule or the status that a line above level "info" gives, after a look at whether it explains itself."""
-    if line["event"] == "peer_refused":
-        assert re.fullmatch(r"[A-Z].*\.", line["advice"])
-        return str(line["rule"])
-    assert line["event"] == "image_refused", line
-    assert re.fullmatch(r"[A-Z].*\.", line["message"])
-    return str(line["status"])
+    """The rule, or else the status, that a line above level "info" gives, with a sentence on why or what to do."""
+    assert re.fullmatch(r"[A-Z].*\.", line["advice"] if "rule" in line else line["message"])
+    return str(line["rule"] if "rule" in line else line["status"])
 
 
 def _target(handle: Path) -> str:
