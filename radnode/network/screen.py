@@ -69,10 +69,19 @@ def _items_read(encoded: bytes, read: frozenset[int]) -> bytes:
         if item_type in _IS_UID:
             _check_uid(content)
         elif item_type in _READ_WITHIN:
+            if item_type == _PRESENTATION_CONTEXT:
+                _check_context(content)
             fixed = _FIXED[item_type]
             content = content[:fixed] + _items_read(content[fixed:], _READ_WITHIN[item_type])  # noqa: PLW2901
         kept += _ITEM.pack(item_type, len(content)) + content
     return bytes(kept)
+
+
+def _check_context(content: bytes) -> None:
+    """Raise ValueError for a context without its abstract or any transfer syntax, which negotiation relies on."""
+    held = [item_type for item_type, _ in _items(content[_FIXED[_PRESENTATION_CONTEXT] :])]
+    if held.count(_ABSTRACT_SYNTAX) != 1 or _TRANSFER_SYNTAX not in held:
+        raise ValueError("a presentation context without its abstract or transfer syntax")
 
 
 def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
