@@ -45,6 +45,7 @@ class _GatedNegotiation(ACSE):
             self.assoc.refuse("no_association_request", "The peer connected and asked for no association.")
         elif (rejection := self.assoc.admit(primitive)) is None:
             super().negotiate_association()
+            self.assoc.report_contexts()
             return
         else:
             self.send_reject(rejection.result, rejection.source, rejection.reason)
@@ -150,6 +151,12 @@ class AcceptedAssociation(Association):
         self.acceptor.supported_contexts = self._offered.supported("echo" in decision.may, may_store)
         self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), self._number))
         return None
+
+    def report_contexts(self) -> None:
+        """Report what the peer proposed and nobody is given here; the results have told the peer."""
+        advice = self._offered.not_accepted(self.rejected_contexts)
+        if advice is not None:
+            self.refuse("context_not_accepted", advice)
 
     def _identity(self, peer: PeerSettings) -> PeerIdentity:
         return PeerIdentity(peer.ae_title, self._certificate.sha256 if self._certificate else None, self.peer_address)

@@ -20,6 +20,8 @@ VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 Annex A
 MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd IDs from 1 to 255
 STORAGE, ALL = "storage", "all"  # the words of the configuration that stand for everything there is
 
+_TRANSFER_SYNTAXES_NOT_SUPPORTED = 4  # PS3.8 Table 9-18
+_NAMED = 3  # how many contexts a log line names
 _IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 VERIFICATION_TRANSFER_SYNTAXES = (_EXPLICIT, _IMPLICIT)
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")  # PS3.5 section 9.1
@@ -106,6 +108,24 @@ class Contexts:
         (result 3, PS3.8 Table 9-18): the SCU of every vendor knows how to say that.
         """
         return (self._verification if may_echo else []) + (self._storage if may_store else [])
+
+    def not_accepted(self, rejected: Iterable[PresentationContext]) -> str | None:
+        """Return the sentence about contexts that no peer is given; None where all that fails is a permission."""
+        names = dict.fromkeys(
+            f"{keyword(context.abstract_syntax)} in {keyword(context.transfer_syntax[0])}"
+            if context.result == _TRANSFER_SYNTAXES_NOT_SUPPORTED
+            else keyword(context.abstract_syntax)
+            for context in rejected
+            if context.result == _TRANSFER_SYNTAXES_NOT_SUPPORTED
+            or context.abstract_syntax not in self.sop_classes | {VERIFICATION}
+        )
+        if not names:
+            return None
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return (
+            f"Not accepted: {', '.join(list(names)[:_NAMED])}{more}; see network.sop_classes, "
+            "network.transfer_syntaxes and network.unanalysable."
+        )
 
 
 def keyword(uid: str) -> str:

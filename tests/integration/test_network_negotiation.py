@@ -122,6 +122,9 @@ def test_only_what_is_configured_is_accepted_and_in_the_configured_order(folder)
         body = read_pdu(connection)[6:]
         accepted, _ = wire.read_associate_ac(body)
         assert results_of(body) == {1: 4, 3: 3, 5: 0, 7: 0, 9: 0}
+        assert node.await_refusals() == ["context_not_accepted"]
+        named = "Not accepted: CTImageStorage in RLELossless, MRImageStorage; see network.sop_classes, "
+        assert node.refusals[0].advice.startswith(named)
         assert accepted[9] == implicit
         assert command(connection, 5, store_command(AFFECTED_SOP_CLASS_UID=private), b"kept").ushort(Tag.STATUS) == 0
         assert [request.sop_class_uid for request, _ in node.received] == [private]

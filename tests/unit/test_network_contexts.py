@@ -130,6 +130,15 @@ def test_policy_refuse_offers_what_a_detector_takes_and_store_offers_all():
     assert made(None, unanalysable="refuse").sop_classes == STORAGE_SOP_CLASSES
 
 
+def test_sentence_about_many_contexts_names_the_first_few():
+    rejected = proposed([(f"1.2.{number}", "1.2.840.10008.1.2") for number in range(9)])
+    for context in rejected:
+        context.result = 3
+    sentence = made().not_accepted(rejected)
+    assert sentence.startswith("Not accepted: 1.2.0, 1.2.1, 1.2.2 and 6 more; see network.sop_classes")
+    assert made().not_accepted([]) is None
+
+
 def test_policy_that_leaves_nothing_is_an_error():
     with pytest.raises(ConfigError, match="leaves nothing to accept"):
         made(frozenset(), unanalysable="refuse")
