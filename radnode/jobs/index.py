@@ -9,6 +9,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
 from radnode.jobs.schema import instances, results
+from radnode.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,13 @@ class ResultRow:
     created: float
 
 
+_COLUMNS = InstanceRow.__slots__
+_INSERT = Prepared(upsert(instances).on_conflict_do_nothing(index_elements=["instance"]), _COLUMNS)
+
+
 def add_instance(tx: Connection, row: InstanceRow) -> bool:
-    """Insert an instance; False when one of its pseudonym is there already, which then stays as it is."""
-    added = tx.execute(upsert(instances).values(asdict(row)).on_conflict_do_nothing(index_elements=["instance"]))
-    return added.rowcount == 1
+    """Insert an instance; False when it is known, and nothing was written."""
+    return _INSERT.run(tx, [{name: getattr(row, name) for name in _COLUMNS}]) == 1
 
 
 def find_instance(tx: Connection, instance: str) -> InstanceRow | None:
