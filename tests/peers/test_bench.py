@@ -1,0 +1,52 @@
+"""scripts/bench starts what it compares and reports every row; how fast anything is, is not asked here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_bench_receive_reports_every_server_and_goal(tmp_path: Path) -> None:
+    samples = tmp_path / "samples.json"
+    page = tmp_path / "page.md"
+    page.write_text((ROOT / "docs/benchmarks.md").read_text(encoding="utf-8"), encoding="utf-8")
+    choice = ["--only", "radnode,dcmtk,raw-fsync", "--scenarios", "ct1,ct4,storescu"]
+    command = [sys.executable, ROOT / "scripts/bench", "receive", "--quick", "--ct", "8", *choice]
+    done = subprocess.run(
+        [*command, "--json", samples, "--write", page], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr  # any status but 0000 is an error
+    rows = {line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert {
+        "radnode",
+        "dcmtk, TCP_NODELAY=1",
+        "raw-fsync",
+        "radnode against raw TLS to file + fsync, 1 stream",
+        "radnode against dcmtk storescp +B, tuned, 4 associations",
+        "radnode: CPU per GB, the worse of 1 and 4 associations",
+    } <= rows
+    measured = {(one["server"], one["scenario"]): one for one in json.loads(samples.read_text())}
+    assert set(measured) == {
+        *((server, scenario) for server in ("radnode", "dcmtk", "raw-fsync") for scenario in ("ct1", "ct4")),
+        ("radnode", "storescu"),
+    }
+    for one in measured.values():
+        assert one["megabytes_per_second"] > 0
+        assert one["peak_megabytes"] > 0
+        assert one["tls"] == ("TLSv1.3" if one["scenario"] != "storescu" else "")
+    written = page.read_text(encoding="utf-8")
+    assert done.stdout.strip() in written
+    assert written.startswith("# Benchmarks") and "## The audit trail" in written
+
+
+def test_bench_receive_ends_with_an_error_when_a_server_refuses() -> None:
+    choice = ["--only", "raw-discard", "--variant", "tiny:RADNODE_NODE__MAX_OBJECT_BYTES=1000", "--scenarios", "ct1"]
+    command = [sys.executable, ROOT / "scripts/bench", "receive", "--quick", "--ct", "4", *choice]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    assert re.search(r"tiny, CT, 1 association: .*C-STORE was answered A700", done.stderr)
