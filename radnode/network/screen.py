@@ -50,6 +50,7 @@ def make_decodable(request: bytearray) -> None:
     Raises:
         ValueError: an item is longer than what holds it, or a UID has other characters than digits and periods.
     """
+    _check_contexts(bytes(request[_ITEMS:]))
     if supports_version_1(request):
         request[6:8] = b"\x00\x01"
     for title in (_CALLED, _CALLING):
@@ -73,6 +74,15 @@ def _items_read(encoded: bytes, read: frozenset[int]) -> bytes:
             content = content[:fixed] + _items_read(content[fixed:], _READ_WITHIN[item_type])  # noqa: PLW2901
         kept += _ITEM.pack(item_type, len(content)) + content
     return bytes(kept)
+
+
+def _check_contexts(encoded: bytes) -> None:
+    """Raise ValueError for a context without its abstract or any transfer syntax, which negotiation relies on."""
+    for item_type, content in _items(encoded):
+        if item_type == _PRESENTATION_CONTEXT:
+            held = [sub_item_type for sub_item_type, _ in _items(content[4:])]
+            if held.count(_ABSTRACT_SYNTAX) != 1 or _TRANSFER_SYNTAX not in held:
+                raise ValueError("a presentation context without its abstract or transfer syntax")
 
 
 def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:

@@ -46,3 +46,14 @@ def test_what_is_no_uid_is_an_error_without_its_text(uid):
     with pytest.raises(ValueError, match="digits and periods") as caught:
         screen.make_decodable(request)
     assert "DOE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "held", [b"", b"\x30\x00\x00\x011", b"\x40\x00\x00\x011", b"\x30\x00\x00\x011" * 2 + b"\x40\x00\x00\x011"]
+)
+def test_presentation_context_without_its_syntaxes_is_an_error(held):
+    encoded = bytes(request_pdu())
+    content = b"\x01\x00\x00\x00" + held
+    request = bytearray(encoded[:74] + b"\x20\x00" + len(content).to_bytes(2, "big") + content)
+    with pytest.raises(ValueError, match="abstract or transfer syntax"):
+        screen.make_decodable(request)
