@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 
 import pytest
 from hypothesis import given
@@ -37,3 +38,28 @@ def test_what_is_no_uid_is_an_error_without_its_text(uid):
     with pytest.raises(ValueError, match="digits and periods") as caught:
         screen.make_decodable(request)
     assert "DOE" not in str(caught.value)
+
+
+def item(kind: int, content: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(content)) + content
+
+
+def counted(*uids: bytes) -> bytes:
+    return b"".join(len(uid).to_bytes(2, "big") + uid for uid in uids)
+
+
+def test_common_extended_negotiation_is_checked_to_its_last_uid():
+    start = bytes(request_pdu())[:74]
+    legal = item(0x57, counted(b"1.2", b"1.3") + b"\x00\x0a" + counted(b"1.4", b"1.5"))
+    screen.make_decodable(bytearray(start + item(0x50, legal)))
+    for uid in (b"1.2", b"1.3", b"1.4", b"1.5"):
+        with pytest.raises(ValueError, match="digits and periods"):
+            screen.make_decodable(bytearray(start + item(0x50, legal.replace(uid, b"A.B"))))
+
+
+@pytest.mark.parametrize("outer", [0x20, 0x21, 0x50])
+@pytest.mark.parametrize("inner", [0x20, 0x21, 0x50])
+def test_items_do_not_nest_deeper_than_the_standard_has_them(outer, inner):
+    nested = item(outer, bytes(4) + item(inner, bytes(4))) if outer != 0x50 else item(outer, item(inner, bytes(4)))
+    with pytest.raises(ValueError, match="stand by itself"):
+        screen.make_decodable(bytearray(bytes(request_pdu())[:74] + nested))
