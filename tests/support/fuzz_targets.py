@@ -130,7 +130,7 @@ def fuzz_association(data: bytes) -> None:
     flags, rest = (data[0], data[1:]) if data else (0, b"")
     node = _node(raw_peer.LANES[(flags >> 1) % len(raw_peer.LANES)])
     pdus = [raw_peer.REQUEST, *raw_peer.cut(rest)] if flags & 1 else raw_peer.cut(rest)
-    with raw_peer.connected(node) as connection:
+    with raw_peer.connect(node) as connection:
         with contextlib.suppress(ConnectionError):
             for pdu in pdus:
                 connection.sendall(pdu)
