@@ -85,7 +85,7 @@ def _plain(field: int, message_id: int, sop_class: str) -> bytes:
 
 @st.composite
 def _stores(draw: st.DrawFn, message_id: int) -> Said:
-    size = draw(st.integers(1, 300) | st.integers(1, MAX_OBJECT + 2000))
+    size = draw(st.integers(1, 300) | st.sampled_from([ROOM, ROOM + 1, MAX_OBJECT - 1, MAX_OBJECT, MAX_OBJECT + 1]))
     data_set = draw(st.binary(min_size=16, max_size=16)) * (size // 16 + 1)
     changes, content, status = draw(
         st.sampled_from(
@@ -140,6 +140,7 @@ BREACHES = (  # at the start of a message; with the reason of the A-ABORT, whose
     (pdata(value(CT_CONTEXT, COMMAND | LAST, _plain(Command.C_STORE | RESPONSE, 1, CT))), 6),
     (pdata(*[value(CT_CONTEXT, COMMAND, b"\0" * 8000)]) * 9, 6),
     (pdata(value(CT_CONTEXT, COMMAND | LAST, STORE), value(CT_CONTEXT, COMMAND | LAST, STORE)), 6),
+    (pdata(value(CT_CONTEXT, COMMAND | LAST, STORE), value(CT_CONTEXT, COMMAND | LAST, b"")), 6),
     (pdata(value(CT_CONTEXT, COMMAND | LAST, STORE), ECHO_VALUE), 6),
     (pdata(value(CT_CONTEXT, COMMAND | LAST, STORE)) + pdata(value(ECHO_CONTEXT, LAST, b"data")), 6),
     (pdata(value(CT_CONTEXT, COMMAND, STORE[:20]), value(CT_CONTEXT, LAST, b"data")), 6),
