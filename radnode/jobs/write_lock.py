@@ -105,8 +105,8 @@ class WriteLock:
                 self._sent = True
                 self._send.release()
             if not self._usher:
-                self._usher = True
                 threading.Thread(target=self._serve, name="write-lock", daemon=True).start()
+                self._usher = True
         came = False
         try:
             came = self._back.acquire(timeout=seconds)
@@ -128,15 +128,16 @@ class WriteLock:
                         self._usher = False
                         return
                 continue
-            with contextlib.suppress(StoreUnavailable):  # then nothing comes back, which is what it says
-                self._ask(fcntl.F_OFD_SETLKW)
-                with self._guard:
-                    self._sent = False
-                    if self._wanted:
-                        self._wanted = False
-                        self._back.release()
-                    else:
-                        self._free()
+            got = False
+            with contextlib.suppress(StoreUnavailable):  # who waits is told so at the deadline
+                got = self._ask(fcntl.F_OFD_SETLKW)
+            with self._guard:
+                self._sent = False
+                if got and self._wanted:
+                    self._wanted = False
+                    self._back.release()
+                elif got:
+                    self._free()
 
     def _free(self) -> None:
         self._ask(fcntl.F_OFD_SETLK, fcntl.F_UNLCK)

@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from radnode.errors import SealBroken
 
 MAGIC = b"RADSEAL\x02"
-CHUNK = 256 << 10  # fits a processor's second-level cache beside its ciphertext
+CHUNK = 512 << 10  # of 64 KiB to 1 MiB the larger cost less time (a tenth); twice this gains 3 % and doubles the memory
 MAX_CHUNK = 16 << 20  # what a reader allocates before anything is authenticated
 TAG = 16
 _FIELDS = struct.Struct(">8sHHI16s16s32s32s")

@@ -10,7 +10,7 @@ from radnode.storage.keys import StudyKeys
 from radnode.storage.objects import FileObjectStore, ObjectWriter
 from radnode.storage.sealing import CHUNK, SEALED_CHUNK, Kind, Sealer, read_header, unseal
 
-KEPT_BUFFERS = 64  # 16 MiB
+KEPT_BUFFERS = 32  # 16 MiB
 
 
 class Vault:

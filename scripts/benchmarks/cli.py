@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,14 +16,33 @@ from typing import TypeVar
 import click
 
 from benchmarks import ROOT
+from benchmarks.client import PushFailed
 from benchmarks.servers import RECIPES, Recipe
 
 _T = TypeVar("_T")
 
 
+def _environment(_context: object, _option: object, pairs: Sequence[str]) -> dict[str, str]:
+    """Return KEY=VALUE pairs as variables of the environment (a callback of click)."""
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise click.BadParameter(f"{wrong[0]!r} is not KEY=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+_settings_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_environment,
+    metavar="RADNODE_SECTION__KEY=VALUE",
+    help="A setting of the node; may be repeated.",
+)
+
+
 @click.group()
 def cli() -> None:
     """Measure the node beside its peers, on loopback; docs/benchmarks.md explains every row."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers are ended on the way out
 
 
 @cli.command()
@@ -47,18 +68,13 @@ def receive(
 ) -> None:
     """Receive over mutual TLS: radnode, dcmtk, Orthanc, stock pynetdicom and the raw ceilings."""
     from benchmarks import machine, table  # noqa: PLC0415
-    from benchmarks.client import PushFailed  # noqa: PLC0415
     from benchmarks.receive import SCENARIOS, Sizes, measure  # noqa: PLC0415
 
     recipes = [*_named(only, RECIPES), *(_variant(text) for text in variants)]
     ways = {scenario.name: scenario for scenario in SCENARIOS}
     chosen = _named(scenarios, ways) if scenarios else list(SCENARIOS)
     sizes = Sizes(min(ct, 20), min(dx, 4), 1) if quick else Sizes(ct, dx, rounds)
-    with work_folder() as folder:
-        try:
-            samples = measure(recipes, sizes, folder, chosen, lambda line: click.echo(line, err=True))
-        except (PushFailed, RuntimeError) as error:
-            raise click.ClickException(str(error)) from error
+    samples = _run(lambda folder: measure(recipes, sizes, folder, chosen, lambda line: click.echo(line, err=True)))
     lines = [
         *machine.describe(),
         f"medians over {sizes.rounds} rounds; {sizes.ct} CT or {sizes.dx} DX in each measurement",
@@ -71,6 +87,39 @@ def receive(
         table.write(report, page)
     if samples_file is not None:
         samples_file.write_text(json.dumps([asdict(sample) for sample in samples], indent=1))
+
+
+@cli.command()
+@click.option(
+    "--images", default=20_000, show_default=True, type=click.IntRange(1), help="CT images; 0.5 MB of disk each."
+)
+@_settings_option
+def memory(images: int, settings: dict[str, str]) -> None:
+    """Memory of the listener: after 500 and after many CT images, and under 20 associations of 10 MB films."""
+    from benchmarks.memory import measure  # noqa: PLC0415
+
+    _run(lambda folder: measure(images, settings, folder, click.echo))
+
+
+@cli.command()
+@click.option("--seconds", default=60.0, show_default=True, help="How long the strangers stay.")
+@_settings_option
+def silent(seconds: float, settings: dict[str, str]) -> None:
+    """Push 200 CT images alone, and beside 500 silent clients and 50 that drip a byte a second."""
+    from benchmarks.silent import measure  # noqa: PLC0415
+
+    _run(lambda folder: measure(seconds, settings, folder, click.echo))
+
+
+@cli.command()
+@click.option("--images", default=1000, show_default=True, type=click.IntRange(1), help="CT images.")
+@click.option("--associations", default=1, show_default=True, type=click.IntRange(1, 10))
+@_settings_option
+def profile(images: int, associations: int, settings: dict[str, str]) -> None:
+    """Where a received CT's time goes in the listener, by layer and function."""
+    from benchmarks.profile import measure  # noqa: PLC0415
+
+    _run(lambda folder: measure(images, associations, settings, folder, click.echo))
 
 
 @cli.command()
@@ -92,12 +141,21 @@ def _named(names: str, known: Mapping[str, _T]) -> list[_T]:
 
 def _variant(text: str) -> Recipe:
     name, _, pairs = text.partition(":")
-    environment = dict(pair.split("=", 1) for pair in pairs.split(",") if pair)
+    environment = _environment(None, None, [pair for pair in pairs.split(",") if pair])
     return Recipe(name, RECIPES["radnode"].keeps, "radnode", environment)
 
 
+def _run(measure: Callable[[Path], _T]) -> _T:
+    """Measure in a folder of its own; what went wrong is said in a line."""
+    with _work_folder() as folder:
+        try:
+            return measure(folder)
+        except (PushFailed, RuntimeError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
 @contextmanager
-def work_folder() -> Iterator[Path]:
+def _work_folder() -> Iterator[Path]:
     """Make a folder on the disk of this checkout, since /tmp may be memory, and remove it afterwards."""
     (ROOT / "var").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "var"))

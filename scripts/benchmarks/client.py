@@ -6,6 +6,7 @@ A response that is not status 0000 ends the measurement with an error: nothing i
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import socket
 import ssl
 import struct
@@ -123,6 +124,8 @@ class Clients:
 
 def _serve(pipe: Connection, kinds: Mapping[str, Kind]) -> None:
     """Do one job after the other until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while True:
         try:
             target, name, count = pipe.recv()
@@ -172,11 +175,16 @@ def connect(target: Target) -> ssl.SSLSocket:
     Raises:
         OSError: no connection or no handshake.
     """
-    context = ssl.create_default_context(cafile=target.pki / "ca.crt")
-    context.load_cert_chain(target.pki / "modality.crt", target.pki / "modality.key")
     raw = socket.create_connection(("127.0.0.1", target.port), TIMEOUT_SECONDS)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return context.wrap_socket(raw, server_hostname="localhost")
+    return tls_context(target.pki).wrap_socket(raw, server_hostname="localhost")
+
+
+def tls_context(pki: Path) -> ssl.SSLContext:
+    """Return the modality's TLS context."""
+    context = ssl.create_default_context(cafile=pki / "ca.crt")
+    context.load_cert_chain(pki / "modality.crt", pki / "modality.key")
+    return context
 
 
 def associate(connection: ssl.SSLSocket, called: str, kind: Kind) -> tuple[int, int]:

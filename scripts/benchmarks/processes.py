@@ -29,7 +29,7 @@ class Tree:
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 [*map(str, command)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # a role that is started alone ends with it
                 stdout=out,
                 stderr=out,
                 cwd=log.parent,
@@ -67,11 +67,15 @@ class Tree:
 
     def peak_bytes(self) -> int:
         """Return the sum over the processes of the most memory that each ever held (VmHWM)."""
-        return sum(_status(pid, "VmHWM") for pid, _ in self._stats())
+        return sum(status_bytes(pid, "VmHWM") for pid, _ in self._stats())
 
-    def resident_bytes(self, what: str = "") -> dict[int, int]:
-        """Return what each process holds now (VmRSS), of those whose command line has `what` in it."""
-        return {pid: _status(pid, "VmRSS") for pid, _ in self._stats() if what in _command_line(pid)}
+    def pids(self, what: str) -> list[int]:
+        """Return the processes whose command line has `what` in it."""
+        return [pid for pid, _ in self._stats() if what in _command_line(pid)]
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send a signal to the first process."""
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         """SIGTERM to the first process, then SIGKILL to what is left of its session."""
@@ -109,7 +113,8 @@ def _listens(port: int) -> bool:
     return any(line[1].endswith(f":{port:04X}") and line[3] == _LISTEN for line in lines)
 
 
-def _status(pid: int, key: str) -> int:
+def status_bytes(pid: int, key: str) -> int:
+    """Return a figure of /proc/PID/status, like VmRSS; 0 when the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

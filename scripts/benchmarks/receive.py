@@ -10,14 +10,14 @@ import mmap
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import objects
 from benchmarks.client import Clients, PushFailed, Sent
-from benchmarks.servers import TUNED, Recipe, Server
+from benchmarks.servers import TUNED, Recipe, Server, require_disk
 from radnode.pki import make_test_pki
 
 STORESCU = "/usr/bin/storescu"
@@ -85,16 +85,25 @@ def measure(
     recipes: Sequence[Recipe],
     sizes: Sizes,
     folder: Path,
-    scenarios: Iterable[Scenario] = SCENARIOS,
+    scenarios: Sequence[Scenario] = SCENARIOS,
     say: Callable[[str], None] = print,
 ) -> list[Sample]:
     """Start all servers, measure, end them, and return every sample.
 
     Raises:
         PushFailed: a server answered anything but success.
-        RuntimeError: a server did not start.
+        RuntimeError: a server did not start, or the disk is too full.
     """
     kinds = {kind.name: kind for kind in (objects.ct(), objects.dx())}
+    require_disk(
+        folder,
+        sum(
+            sizes.rounds * sizes.count(scenario.kind) * len(kinds[scenario.kind].data_sets[0])
+            for scenario in scenarios
+            for recipe in recipes
+            if scenario.suits(recipe) and recipe.keeps_objects
+        ),
+    )
     pki = folder / "pki"
     make_test_pki(pki)
     samples = []

@@ -30,6 +30,11 @@ class Recipe:
     program: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def keeps_objects(self) -> bool:
+        """Say whether its objects stay until the end, because it has an index of them."""
+        return self.program in ("radnode", "orthanc")
+
 
 RECIPES = {
     recipe.name: recipe
@@ -61,7 +66,7 @@ class Server:
         if recipe.program == "radnode":
             self.config = self._home / "node" / "radnode.toml"
             self.target = Target(port, self._home / "node" / "pki", "RADNODE")
-            self._init(port)
+            make_node(self._home / "node", port)
         elif recipe.program.startswith("raw"):
             self.target = Target(port, pki, None, answers=recipe.name != "raw-stream")
         else:
@@ -80,11 +85,6 @@ class Server:
         for path in self._kept.iterdir():
             if path.is_file():
                 path.unlink()
-
-    def _init(self, port: int) -> None:
-        command = [sys.executable, "-m", "radnode", "init", self._home / "node", "--port", str(port)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL, env=environment)
 
     def _command(self, program: str, port: int, pki: Path) -> list[str | Path]:
         if program == "radnode":
@@ -127,3 +127,21 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.tree.stop()
         shutil.rmtree(self._home)
+
+
+def make_node(folder: Path, port: int) -> Path:
+    """Run `radnode init` and return the configuration file."""
+    command = [sys.executable, "-m", "radnode", "init", str(folder), "--port", str(port)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return folder / "radnode.toml"
+
+
+def require_disk(folder: Path, size: int) -> None:
+    """Check that so many bytes, a quarter more, and 5 GB for everybody else are free.
+
+    Raises:
+        RuntimeError: they are not.
+    """
+    needed, free = size * 1.25 + 5e9, shutil.disk_usage(folder).free
+    if free < needed:
+        raise RuntimeError(f"{needed / 1e9:.0f} GB of free disk are needed and {free / 1e9:.0f} GB are there")

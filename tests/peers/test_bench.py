@@ -50,3 +50,10 @@ def test_bench_receive_ends_with_an_error_when_a_server_refuses() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0
     assert re.search(r"tiny, CT, 1 association: .*C-STORE was answered A700", done.stderr)
+
+
+def test_bench_profile_names_where_a_stored_object_was_made_durable() -> None:
+    command = [sys.executable, ROOT / "scripts/bench", "profile", "--images", "40"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^ +\d+\.\d %  storage/", done.stdout, re.MULTILINE)

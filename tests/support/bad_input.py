@@ -44,10 +44,8 @@ from support.network import CT, EXPLICIT, command, read_pdu, request_pdu, store_
 from support.node import STORESCU, NodeProcess, wait_for
 from support.strangers import IMPLICIT_VR_LITTLE_ENDIAN, connect, tls
 
-# Every row is run in every lane; the second one exists as soon as its setting does.
-LANES = {"stock": {}}
-if hasattr(getattr(Settings(), "network", None), "fast_lane"):
-    LANES = {lane: {"RADNODE_NETWORK__FAST_LANE": value} for lane, value in (("stock", "false"), ("fast", "true"))}
+# Every row is run in every lane.
+LANES = {lane: {"RADNODE_NETWORK__FAST_LANE": value} for lane, value in (("stock", "false"), ("fast", "true"))}
 
 HANDSHAKE_SECONDS, REQUEST_SECONDS, PDU_SECONDS = 1.0, 1.0, 1.5  # the last is idle_seconds, which bounds a PDU too
 MAX_ASSOCIATIONS, MAX_ASSOCIATIONS_PER_PEER = 6, 4

@@ -154,7 +154,7 @@ def test_what_cannot_be_audited_is_not_kept(rooms: Rooms, monkeypatch: pytest.Mo
         raise AuditError("The audit entry could not be written.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rooms.audit, "record", broken)
+        patch.setattr(rooms.audit, "append", broken)
         with pytest.raises(AuditError) as caught:
             receive(rooms)
         assert caught.value.status == 0x0110
