@@ -110,11 +110,14 @@ class Contexts:
         return (self._verification if may_echo else []) + (self._storage if may_store else [])
 
     def not_accepted(self, rejected: Iterable[PresentationContext]) -> str | None:
-        """Return the sentence about contexts that no peer is given; None where all that fails is a permission."""
+        """Return the sentence about contexts that no peer is given; None where all that fails is a permission.
+
+        A UID that the standard does not name is not repeated: it is the peer's own text, and could be anything.
+        """
         names = dict.fromkeys(
-            f"{keyword(context.abstract_syntax)} in {keyword(context.transfer_syntax[0])}"
+            f"{_named(context.abstract_syntax)} in {_named(context.transfer_syntax[0])}"
             if context.result == _TRANSFER_SYNTAXES_NOT_SUPPORTED
-            else keyword(context.abstract_syntax)
+            else _named(context.abstract_syntax)
             for context in rejected
             if context.result == _TRANSFER_SYNTAXES_NOT_SUPPORTED
             or context.abstract_syntax not in self.sop_classes | {VERIFICATION}
@@ -131,6 +134,10 @@ class Contexts:
 def keyword(uid: str) -> str:
     """Return the keyword of a UID of the standard (PS3.6 Annex A), or the UID itself where it has none."""
     return _KEYWORDS.get(uid) or uid
+
+
+def _named(uid: str) -> str:
+    return _KEYWORDS.get(uid) or "a private UID"
 
 
 def _resolve(

@@ -131,11 +131,13 @@ def test_policy_refuse_offers_what_a_detector_takes_and_store_offers_all():
 
 
 def test_sentence_about_many_contexts_names_the_first_few():
-    rejected = proposed([(f"1.2.{number}", "1.2.840.10008.1.2") for number in range(9)])
+    others = ["1.2.3.4.5.6", *sorted(STORAGE_SOP_CLASSES - {CR})[:8]]
+    rejected = proposed([(other, "1.2.840.10008.1.2") for other in others])
     for context in rejected:
         context.result = 3
-    sentence = made().not_accepted(rejected)
-    assert sentence.startswith("Not accepted: 1.2.0, 1.2.1, 1.2.2 and 6 more; see network.sop_classes")
+    sentence = made(sop_classes=(CR,)).not_accepted(rejected)
+    named = ", ".join(map(keyword, others[1:3]))
+    assert sentence.startswith(f"Not accepted: a private UID, {named} and 6 more; see network.sop_classes")
     assert made().not_accepted([]) is None
 
 
