@@ -19,7 +19,6 @@ from support.raw_peer import (
     REPORTED,
     REQUEST,
     Census,
-    Lane,
     connect,
     finish,
     plain_node,
@@ -284,11 +283,11 @@ class DIMSEMachine(RuleBasedStateMachine):
         assert set(self.node.failures) <= REPORTED, self.node.failures
 
 
-@pytest.fixture(scope="module", params=LANES, ids=str)
+@pytest.fixture(scope="module", params=LANES, ids=["fast-lane", "pynetdicom"])
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     folder: Path = tmp_path_factory.mktemp("pki")
     pki.make_test_pki(folder)
-    lane: Lane = request.param
+    lane: bool = request.param
     with plain_node(folder, lane, max_pdu=MAX_PDU, max_object_bytes=MAX_OBJECT) as node:
         yield node
 

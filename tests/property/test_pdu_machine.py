@@ -29,7 +29,6 @@ from support.raw_peer import (
     REPORTED,
     REQUEST,
     Census,
-    Lane,
     connect,
     finish,
     plain_node,
@@ -220,11 +219,11 @@ class PDUMachine(RuleBasedStateMachine):
         assert self.node.received == []
 
 
-@pytest.fixture(scope="module", params=LANES, ids=str)
+@pytest.fixture(scope="module", params=LANES, ids=["fast-lane", "pynetdicom"])
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     folder: Path = tmp_path_factory.mktemp("pki")
     pki.make_test_pki(folder)
-    lane: Lane = request.param
+    lane: bool = request.param
     with plain_node(folder, lane) as node:
         yield node
 

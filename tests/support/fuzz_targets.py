@@ -153,7 +153,7 @@ def fuzz_sealing(data: bytes) -> None:
 
 
 @cache
-def _node(lane: raw_peer.Lane) -> Node:
+def _node(lane: bool) -> Node:
     """One listener a lane."""
     return _OPEN.enter_context(raw_peer.plain_node(_pki(), lane))
 

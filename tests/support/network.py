@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from radnode import pki
-from radnode.errors import ConfigError
+from radnode.errors import ConfigError, ObjectTooLarge
 from radnode.model import Refusal, StoreRequest
 from radnode.network import wire
 from radnode.network.command_set import CommandSet, Tag, encode
@@ -97,8 +97,8 @@ def peers(folder: Path) -> tuple[PeerSettings, ...]:
 class Gathered:
     """A reception in memory."""
 
-    def __init__(self, request: StoreRequest, keep) -> None:
-        self._request, self._keep = request, keep
+    def __init__(self, request: StoreRequest, keep, limit: int) -> None:
+        self._request, self._keep, self._limit = request, keep, limit
         self._data_set, self._room = bytearray(), bytearray(1000)
 
     def room(self) -> memoryview:
@@ -108,6 +108,8 @@ class Gathered:
         self._data_set += self._room[:count]
 
     def finish(self) -> None:
+        if len(self._data_set) > self._limit:
+            raise ObjectTooLarge("The object is larger than node.max_object_bytes.")
         self._keep(self._request, bytes(self._data_set))
 
     def abandon(self) -> None:
@@ -131,7 +133,7 @@ def running_node(
     settings = Settings(
         data_dir=folder,
         node=NodeSettings(**values),
-        network=NetworkSettings(fast_lane=FAST_LANE, **(network or {})),
+        network=NetworkSettings(**{"fast_lane": FAST_LANE, **(network or {})}),
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
     )
@@ -143,7 +145,7 @@ def running_node(
         received.append((request, data_set))
 
     def receive_into_memory(request: StoreRequest) -> Gathered:
-        return Gathered(request, keep)
+        return Gathered(request, keep, settings.node.max_object_bytes)
 
     hooks = (refusals.append, events.append, failures.append)
     listener = Listener(settings, receive_into_memory, *hooks, analysable=analysable, renewed=renewals.append)

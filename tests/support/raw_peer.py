@@ -12,8 +12,7 @@ from pathlib import Path
 
 from support.network import Node, request_pdu, running_node
 
-Lane = tuple[tuple[str, object], ...]
-LANES: tuple[Lane, ...] = ((),)  # settings of the ways a C-STORE can take through the listener
+LANES = (True, False)  # values of network.fast_lane: the ways a C-STORE can take through the listener
 REPORTED = frozenset({"InvalidEventError"})  # a primitive that crosses an abort: reported, not mended here
 HEADER = struct.Struct(">BxL")
 CALLING = "HERE"  # known by its address, so that it may do without TLS
@@ -22,12 +21,12 @@ PATIENCE_SECONDS = 8  # an answer that takes longer is silence; every deadline o
 
 
 @contextmanager
-def plain_node(folder: Path, lane: Lane = LANES[0], **changes: object) -> Iterator[Node]:
+def plain_node(folder: Path, lane: bool = LANES[0], **changes: object) -> Iterator[Node]:
     """A listener with a plain port, whose own deadlines never come to the help of one that forgot to answer."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    values = {"plain_port": port, "request_seconds": 30, "idle_seconds": 30, **dict(lane), **changes}
-    with running_node(folder, **values) as node:
+    values = {"plain_port": port, "request_seconds": 30, "idle_seconds": 30, **changes}
+    with running_node(folder, network={"fast_lane": lane}, **values) as node:
         yield node
 
 
