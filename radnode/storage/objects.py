@@ -31,7 +31,7 @@ class FileObjectStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: set[Path] = set()
+        self._known: set[str] = set()
         self._lock = threading.Lock()
         self._prefix = b""
         self._left = 0  # objects that `_prefix` still takes
@@ -50,10 +50,10 @@ class FileObjectStore:
         Raises:
             StoreUnavailable: the disk is full or failed, or its folder is gone.
         """
-        target = self._path(object_id)
+        folder = self._folder(object_id)
         try:
-            self._ensure_folder(target.parent)
-            return ObjectWriter(target)
+            self._ensure(folder)
+            return ObjectWriter(folder, object_id.hex())
         except OSError as error:
             self._known.clear()  # perhaps a folder was taken away
             raise _unavailable("written", error) from error
@@ -77,28 +77,31 @@ class FileObjectStore:
     def delete(self, object_id: bytes) -> None:
         """Remove an object that nothing refers to; one that is not there, or cannot be removed now, is no error."""
         with contextlib.suppress(OSError):
-            self._path(object_id).unlink()
+            Path(self._path(object_id)).unlink()
 
     def leftovers(self) -> list[Path]:
         """Return the temporary files whose writers no longer live."""
         return sorted(path for path in self._root.glob("??/??/*.tmp") if not _lives(path.suffixes[0].lstrip(".")))
 
-    def _path(self, object_id: bytes) -> Path:
-        name = object_id.hex()
-        return self._root / name[:2] / name[2:4] / (name + SUFFIX)
+    def _folder(self, object_id: bytes) -> str:
+        name = object_id[:_FOLDER_BYTES].hex()
+        return f"{self._root}/{name[:2]}/{name[2:]}"
 
-    def _ensure_folder(self, folder: Path) -> None:
+    def _path(self, object_id: bytes) -> str:
+        return f"{self._folder(object_id)}/{object_id.hex()}{SUFFIX}"
+
+    def _ensure(self, folder: str) -> None:
         """Make the two levels above an object durable before anything in them is promised.
 
         A level that is there is synced too: another process may have made it and not be that far yet.
         """
         if folder in self._known:
             return
-        for level in (self._root, folder.parent, folder):
-            if level not in self._known:
+        for level in (self._root, Path(folder).parent, Path(folder)):
+            if str(level) not in self._known:
                 level.mkdir(mode=0o700, parents=level == self._root, exist_ok=True)
-                _sync_folder(level.parent)
-                self._known.add(level)
+                _sync_folder(str(level.parent))
+                self._known.add(str(level))
 
 
 class ObjectWriter:
@@ -107,9 +110,10 @@ class ObjectWriter:
     Raises OSError where its file cannot be made.
     """
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    def __init__(self, folder: str, name: str) -> None:
+        self._folder = folder
+        self._target = f"{folder}/{name}{SUFFIX}"
+        self._temporary = f"{folder}/{name}.{os.getpid()}.tmp"
         self._file = FileIO(self._temporary, "x", opener=_private)
 
     def write(self, sealed: memoryview) -> None:
@@ -132,9 +136,9 @@ class ObjectWriter:
             StoreUnavailable: the disk is full or failed, or its folder is gone.
         """
         try:
-            self._temporary.rename(self._target)
+            os.rename(self._temporary, self._target)  # noqa: PTH104 (once for every object: a Path costs more)
             os.fdatasync(self._file.fileno())
-            _sync_folder(self._target.parent)
+            _sync_folder(self._folder)
         except OSError as error:
             self.abort()
             raise _unavailable("written", error) from error
@@ -145,7 +149,7 @@ class ObjectWriter:
         self._file.close()
         for path in (self._temporary, self._target):
             with contextlib.suppress(OSError):
-                path.unlink()
+                Path(path).unlink()
 
 
 def _private(path: str, flags: int) -> int:
@@ -160,7 +164,7 @@ def _lives(pid: str) -> bool:
     return Path("/proc", pid).exists()
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -55,7 +55,7 @@ def get(store: FileObjectStore, object_id: bytes) -> bytes:
 def test_file_is_renamed_then_synced_then_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     real = {name: getattr(os, name) for name in ("fsync", "fdatasync", "write")}
-    rename = Path.rename
+    rename = os.rename
 
     def synced(name: str) -> Callable[[int], None]:
         def sync(descriptor: int) -> None:
@@ -68,14 +68,14 @@ def test_file_is_renamed_then_synced_then_its_folder(tmp_path: Path, monkeypatch
         steps.append("write")
         return int(real["write"](descriptor, data[:100]))  # short writes are allowed
 
-    def renamed(path: Path, target: Path) -> Path:
-        steps.append(f"rename {path.name}")
-        return rename(path, target)
+    def renamed(path: str, target: str) -> None:
+        steps.append(f"rename {Path(path).name}")
+        rename(path, target)
 
     monkeypatch.setattr(objects.os, "fsync", synced("fsync"))
     monkeypatch.setattr(objects.os, "fdatasync", synced("fdatasync"))
     monkeypatch.setattr(objects.os, "write", write)
-    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(objects.os, "rename", renamed)
     put(FileObjectStore(tmp_path / "objects"), OBJECT, bytes(150))
     name = OBJECT.hex()
     folders = [f"fsync {tmp_path.name}", "fsync objects", "fsync ab"]
@@ -107,7 +107,7 @@ def test_folder_made_by_another_process_is_synced_before_it_is_relied_on(
 ) -> None:
     put(FileObjectStore(tmp_path), OBJECT, b"x")
     synced: list[str] = []
-    monkeypatch.setattr(objects, "_sync_folder", lambda folder: synced.append(folder.name))
+    monkeypatch.setattr(objects, "_sync_folder", lambda folder: synced.append(Path(folder).name))
     put(FileObjectStore(tmp_path), bytes.fromhex("abcd") + bytes(14), b"y")
     assert {tmp_path.name, "ab", "cd"} <= set(synced)
 
