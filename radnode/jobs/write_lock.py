@@ -1,16 +1,20 @@
 """Whose turn it is to write: one writer at a time, among the threads of a process and among processes.
 
-SQLite alone would let writers meet in its busy handler, which sleeps for up to 100 ms and knows no order. Here the
-threads of a process stand in a line, and the first of the line asks for the lock of a file (fcntl(2), F_OFD_SETLK),
-where the kernel lets processes wait in the order they came and frees what a dead process held.
+SQLite alone would let writers meet in its busy handler, which sleeps for up to 100 ms and knows no order: who writes
+without pause keeps others out for seconds. Here the threads of a process stand in a line, and the first of the line
+meets those of other processes at a lock file of two bytes (fcntl(2), F_OFD_SETLK; the kernel frees what a dead process
+held):
 
-A thread that asks the kernel to wait can no longer be called back. So where another process has the lock, a second
-thread waits for it, the usher, and who sent it can leave at the deadline. It ends when nothing was to do for a while.
+    byte 0  the anteroom   held by one who has waited for `PATIENCE_SECONDS`
+    byte 1  the room       held by the one who writes
+
+As long as nobody is in the anteroom, whoever finds the room empty enters: a process that is warm writes on, which is
+faster than waking another one for every commit. Then nobody may overtake. The kernel's own waiting has no deadline, so
+who waits looks again and again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import struct
@@ -18,11 +22,15 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from radnode.errors import StoreUnavailable
 
-USHER_SECONDS = 1.0  # how long an usher with nothing to do stays
+PATIENCE_SECONDS = 0.002  # how long one may be overtaken
+_ANTEROOM, _ROOM = 0, 1
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2)
+_FIRST_PAUSE, _LAST_PAUSE = 50e-6, 1e-3  # seconds between two looks
 
 
 class WriteLock:
@@ -42,10 +50,6 @@ class WriteLock:
         self._guard = threading.Lock()
         self._taken = False
         self._line: deque[threading.Lock] = deque()  # one closed lock per waiting thread, opened when it is its turn
-        self._usher = False  # whether there is an usher,
-        self._sent = False  # whether it was sent to the file and is not back,
-        self._wanted = False  # and whether who sent it still waits
-        self._send, self._back = _closed(), _closed()
 
     def acquire(self, seconds: float) -> None:
         """Wait for the turn, at most `seconds`.
@@ -56,16 +60,14 @@ class WriteLock:
         deadline = time.monotonic() + seconds
         self._stand_in_line(seconds)
         try:
-            # While an usher that nobody awaits is at the file, what it gets must not be taken for this thread's
-            if self._sent or not self._ask(fcntl.F_OFD_SETLK):
-                self._send_usher(max(0.0, deadline - time.monotonic()))
+            self._enter(deadline)
         except BaseException:
             self._pass_on()
             raise
 
     def release(self) -> None:
         """Give the turn to who is next."""
-        self._free()
+        self._set(_ROOM, fcntl.F_UNLCK)
         self._pass_on()
 
     def _stand_in_line(self, seconds: float) -> None:
@@ -98,59 +100,49 @@ class WriteLock:
             else:
                 self._taken = False
 
-    def _send_usher(self, seconds: float) -> None:
-        with self._guard:
-            self._wanted = True
-            if not self._sent:
-                self._sent = True
-                self._send.release()
-            if not self._usher:
-                threading.Thread(target=self._serve, name="write-lock", daemon=True).start()
-                self._usher = True
-        came = False
-        try:
-            came = self._back.acquire(timeout=seconds)
-        finally:
-            if not came:
-                with self._guard:
-                    self._wanted = False
-                    if self._back.acquire(blocking=False):  # it came back at the very moment of leaving
-                        self._free()
-        if not came:
+    def _enter(self, deadline: float) -> None:
+        """Enter the room: at once, or after others, or by the anteroom."""
+        patience = min(deadline, time.monotonic() + PATIENCE_SECONDS)
+        if self._look(lambda: not self._occupied(_ANTEROOM) and self._set(_ROOM, fcntl.F_WRLCK), patience):
+            return
+        if not self._look(lambda: self._set(_ANTEROOM, fcntl.F_WRLCK), deadline):
             raise _too_late()
-
-    def _serve(self) -> None:
-        """Be the usher."""
-        while True:
-            if not self._send.acquire(timeout=USHER_SECONDS):
-                with self._guard:
-                    if not self._sent:
-                        self._usher = False
-                        return
-                continue
-            got = False
-            with contextlib.suppress(StoreUnavailable):  # who waits is told so at the deadline
-                got = self._ask(fcntl.F_OFD_SETLKW)
-            with self._guard:
-                self._sent = False
-                if got and self._wanted:
-                    self._wanted = False
-                    self._back.release()
-                elif got:
-                    self._free()
-
-    def _free(self) -> None:
-        self._ask(fcntl.F_OFD_SETLK, fcntl.F_UNLCK)
-
-    def _ask(self, how: int, kind: int = fcntl.F_WRLCK) -> bool:
-        """Lock or unlock the whole file; False when another process has it."""
         try:
-            fcntl.fcntl(self._file, how, struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0))
+            if not self._look(lambda: self._set(_ROOM, fcntl.F_WRLCK), deadline):
+                raise _too_late()
+        finally:
+            self._set(_ANTEROOM, fcntl.F_UNLCK)
+
+    def _look(self, succeeds: Callable[[], bool], until: float) -> bool:
+        """Try again and again, less and less often; False when it is too late."""
+        pause = _FIRST_PAUSE
+        while not succeeds():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(pause)
+            pause = min(_LAST_PAUSE, pause * 1.2)
+        return True
+
+    def _occupied(self, byte: int) -> bool:
+        """Whether another process has this byte."""
+        found = self._ask(fcntl.F_OFD_GETLK, byte, fcntl.F_WRLCK)
+        return bool(_FLOCK.unpack_from(found)[0] != fcntl.F_UNLCK)
+
+    def _set(self, byte: int, kind: int) -> bool:
+        """Lock or unlock one byte; False when another process has it."""
+        try:
+            self._ask(fcntl.F_OFD_SETLK, byte, kind)
         except BlockingIOError:
             return False
+        return True
+
+    def _ask(self, what: int, byte: int, kind: int) -> bytes:
+        try:
+            return fcntl.fcntl(self._file, what, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+        except BlockingIOError:
+            raise
         except OSError as error:
             raise StoreUnavailable(f"The lock file of the database does not work ({error.strerror}).") from error
-        return True
 
 
 def _closed() -> threading.Lock:

@@ -46,10 +46,6 @@ def another_process(path: Path) -> Iterator[subprocess.Popen[bytes]]:
             holder.kill()
 
 
-def ushers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "write-lock"]
-
-
 def test_lock_file_is_private(path: Path) -> None:
     WriteLock(path)
     assert modes([path]) == {0o600}
@@ -123,24 +119,17 @@ def test_death_of_the_holder_frees_the_turn(path: Path) -> None:
     thread.join()
 
 
-def test_who_gave_up_gets_no_turn_and_takes_none_from_the_next(path: Path) -> None:
-    """The usher of one who left is still at the file when the next thread of the process asks."""
+def test_who_gave_up_holds_nothing(path: Path) -> None:
     lock, other = WriteLock(path), WriteLock(path)  # two open files are two processes to the kernel
-    other.acquire(1)
-    with pytest.raises(StoreUnavailable):
-        lock.acquire(0.05)
-    other.release()
-    other.acquire(5)  # although the usher of the one who left was first
-    other.release()
-    lock.acquire(5)
-    with pytest.raises(StoreUnavailable):
-        other.acquire(0.05)
-    lock.release()
-    for one, two in ((lock, other), (other, lock)):
+    for one, two in ((lock, other), (other, lock)) * 2:
         one.acquire(5)
         with pytest.raises(StoreUnavailable):
             two.acquire(0.01)
         one.release()
+        one.acquire(0)
+        one.release()
+        two.acquire(0)
+        two.release()
 
 
 def test_two_who_write_without_pause_never_meet_and_both_get_on(path: Path) -> None:
@@ -168,19 +157,45 @@ def test_two_who_write_without_pause_never_meet_and_both_get_on(path: Path) -> N
     assert min(counts) > 0.2 * sum(counts) > 2
 
 
-def test_usher_goes_home(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_lock, "USHER_SECONDS", 0.05)
-    before = len(ushers())
-    lock, other = WriteLock(path), WriteLock(path)
-    for _ in range(2):  # and another one comes when there is need
-        other.acquire(1)
-        threading.Timer(0.05, other.release).start()
-        lock.acquire(10)
-        lock.release()
-        deadline = time.monotonic() + 10
-        while len(ushers()) > before:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+def test_who_waited_in_the_anteroom_is_not_overtaken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_lock, "PATIENCE_SECONDS", 0.0)
+    writer, waiter, order = WriteLock(path), WriteLock(path), list[str]()
+
+    def wait() -> None:
+        waiter.acquire(10)
+        order.append("waiter")
+        waiter.release()
+
+    writer.acquire(1)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    probe = WriteLock(path)
+    while not probe._occupied(write_lock._ANTEROOM):
+        time.sleep(0.001)
+    writer.release()
+    writer.acquire(10)
+    order.append("writer")
+    writer.release()
+    thread.join()
+    assert order == ["waiter", "writer"]
+
+
+def test_who_waits_for_the_anteroom_in_vain_leaves_in_time(path: Path) -> None:
+    in_room, in_anteroom, third = WriteLock(path), WriteLock(path), WriteLock(path)
+    in_room.acquire(1)
+    thread = threading.Thread(target=in_anteroom.acquire, args=(10,))
+    thread.start()
+    while not third._occupied(write_lock._ANTEROOM):
+        time.sleep(0.001)
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        third.acquire(0.1)
+    assert 0.1 <= time.monotonic() - begun < 5
+    in_room.release()
+    thread.join()
+    in_anteroom.release()
+    third.acquire(0)
+    third.release()
 
 
 def test_every_writer_of_a_node_takes_the_turn_and_readers_do_not(
