@@ -29,13 +29,15 @@ class Finding:
 
 
 def examine(node: Node) -> Iterator[Finding]:
-    """Look at rules, keys, certificates, peers, disk, database, models and destinations, one finding each."""
+    """Look at rules, contexts, keys, certificates, peers, disk, database, models and destinations, one finding each."""
     yield Finding("config", True, f"read; AE title {node.settings.node.ae_title}, port {node.settings.node.port}")
     if not node.settings.data_dir.is_dir():
         text = f"there is no folder {node.settings.data_dir}; correct `data_dir`, or make a node with `radnode init`."
         yield Finding("data_dir", False, text)
         return
     yield _try("rules", lambda: _rules(node))
+    yield _try("network", lambda: _network(node))
+    yield _try("pynetdicom", _pynetdicom)
     yield _try("keys", lambda: _keys(node))
     tls = list(_tls(node))
     yield from tls
@@ -66,6 +68,19 @@ def _rules(node: Node) -> str:
     return f"{len(node.settings.rules)}, all of them can be used"
 
 
+def _network(node: Node) -> str:
+    from radnode.network.contexts import Contexts  # noqa: PLC0415
+
+    offered = Contexts(node.settings.network, node.analysable())
+    return f"{len(offered.sop_classes)} SOP classes in {len(offered.transfer_syntaxes)} transfer syntaxes are accepted"
+
+
+def _pynetdicom() -> str:
+    from radnode.network import compatibility  # noqa: PLC0415
+
+    return f"{compatibility.check()}, as it should be"
+
+
 def _keys(node: Node) -> str:
     _ = node.audit, node.pseudonyms
     studies = node.study_keys.check()
@@ -92,10 +107,24 @@ def _tls(node: Node) -> Iterator[Finding]:
     """Look at certificate, authority and key; the last finding says whether they can be used together."""
     files = [_try(f"tls.{name}", lambda name=name: _certificate(node, name)) for name in ("certificate", "ca")]  # type: ignore[misc]
     files.append(_try("tls.key", lambda: _key(node)))
+    if node.settings.tls.crl is not None:
+        files.append(_try("tls.crl", lambda: _revocation_list(node)))
     yield from files
     together = _try("tls", lambda: _context(node))
     said = not together.fit and any(together.text == finding.text for finding in files)
     yield Finding("tls", False, "not tried: see above") if said else together
+
+
+def _revocation_list(node: Node) -> str:
+    from radnode.network.tls import revocation_list_end  # noqa: PLC0415
+
+    path = node.settings.path(node.settings.tls.crl or Path())
+    end = revocation_list_end(path)
+    if end is None:
+        return "valid without end"
+    if end < datetime.now(UTC):
+        raise RadnodeError(f"{path} expired at {end:%Y-%m-%d %H:%M}Z; no peer is let in: fetch the newest.")
+    return f"valid until {end:%Y-%m-%d %H:%M}Z"
 
 
 def _key(node: Node) -> str:

@@ -182,6 +182,23 @@ class Node:
             refused=self._model_refused,
         )
 
+    def analysable(self) -> frozenset[str] | None:
+        """Return the SOP classes that the detectors of the rules accept; None where the policy does not ask.
+
+        Raises:
+            NotFoundError: a detector that a rule names is not installed.
+            PackageError: its package cannot be used.
+        """
+        if self.settings.network.unanalysable != "refuse":
+            return None
+        from radnode.detect.catalogue import active  # noqa: PLC0415 (neither imports torch)
+        from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415
+
+        folder = self.settings.path(self.settings.detect.models)
+        names = dict.fromkeys(name for rule in self.settings.rules for name in rule.detect)
+        packages = [load_package(active(folder, name), load_trusted(folder)) for name in names]
+        return frozenset(uid for package in packages for uid in package.manifest.accepts.sop_classes)
+
     def _model_refused(self, model: str, sentence: str) -> None:
         logger().error("model_refused", model=model, message=sentence)
         reason = {"reason": sentence[: events.MAX_DETAIL_LENGTH]}

@@ -14,17 +14,45 @@ from radnode.audit import events
 from radnode.audit.events import Actor
 from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
-from radnode.model import JobKind, PeerIdentity, Refusal, StoreRequest
+from radnode.model import JobKind, PeerIdentity, Reception, Refusal, StoreRequest
 from radnode.observe import describe, logger
 
 if TYPE_CHECKING:
-    from radnode.network.association import AssociationEvent
+    from radnode.intake import Receipt
+    from radnode.network.hooks import AssociationEvent
     from radnode.node import Node
+    from radnode.reception import InstanceReception
 
 Role = Callable[["Node", threading.Event], None]
 PATIENCE_SECONDS = 2.0  # how long a role sleeps when nobody rings
 STANDBY_SECONDS = 0.5  # how often a second sequencer asks for the lock
 PAUSE_SECONDS = 1.0  # after trouble of this node's own (database, disk)
+
+
+class _Logged:
+    """A reception that says in the log what was kept."""
+
+    def __init__(self, reception: InstanceReception[Receipt], request: StoreRequest) -> None:
+        self.room = reception.room
+        self.advance = reception.advance
+        self.abandon = reception.abandon
+        self._reception = reception
+        self._request = request
+        self._began = time.monotonic()
+
+    def finish(self) -> None:
+        """Keep the instance."""
+        receipt = self._reception.finish()
+        logger().info(
+            "image_known" if receipt.known else "image_received",
+            ae=self._request.peer.ae_title,
+            patient=receipt.patient,
+            study=receipt.study,
+            instance=receipt.instance,
+            bytes=receipt.size,
+            status="0000",
+            duration_ms=round((time.monotonic() - self._began) * 1000, 1),
+        )
 
 
 def intake(node: Node, stop: threading.Event) -> None:
@@ -33,19 +61,8 @@ def intake(node: Node, stop: threading.Event) -> None:
 
     log = logger()
 
-    def receive(request: StoreRequest, data_set: bytes) -> None:
-        started = time.monotonic()
-        receipt = node.intake.receive(request, data_set)
-        log.info(
-            "image_known" if receipt.known else "image_received",
-            ae=request.peer.ae_title,
-            patient=receipt.patient,
-            study=receipt.study,
-            instance=receipt.instance,
-            bytes=len(data_set),
-            status="0000",
-            duration_ms=round((time.monotonic() - started) * 1000, 1),
-        )
+    def receive(request: StoreRequest) -> Reception:
+        return _Logged(node.intake.begin(request), request)
 
     def declined(peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
         log.warning(
@@ -86,8 +103,19 @@ def intake(node: Node, stop: threading.Event) -> None:
     def failed(name: str) -> None:
         log.error("image_refused", error=name, status="0110")
 
+    def renewed(error: ConfigError | None) -> None:
+        if error is None:
+            log.info("certificates_read")
+        else:
+            log.error("certificates_unusable", message=str(error))
+
     _ = node.vault, node.audit, node.pseudonyms  # keys that are missing stop the node before it listens
-    listener = Listener(node.settings, receive, refused, observe, failed, declined)
+    try:
+        analysable = node.analysable()
+    except RadnodeError as error:  # trouble with a model refuses no image
+        log.error("model_refused", message=str(error))
+        analysable = None
+    listener = Listener(node.settings, receive, refused, observe, failed, declined, analysable, renewed)
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title)
     stop.wait()

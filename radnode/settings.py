@@ -69,6 +69,15 @@ class NodeSettings(_Section):
     drain_seconds: Seconds = 20.0
 
 
+class NetworkSettings(_Section):
+    """What the listener accepts and how it reads it; `radnode.network.contexts` resolves the names."""
+
+    fast_lane: bool = True
+    sop_classes: tuple[str, ...] = Field(default=("storage",), min_length=1)
+    transfer_syntaxes: tuple[str, ...] = Field(default=("all",), min_length=1)
+    unanalysable: Literal["store", "refuse"] = "store"
+
+
 class TLSSettings(_Section):
     """Certificates of this node and the authority that peers must come from (PEM files)."""
 
@@ -159,6 +168,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path("var")
     node: NodeSettings = NodeSettings()
+    network: NetworkSettings = NetworkSettings()
     tls: TLSSettings = TLSSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()

@@ -10,8 +10,7 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from radnode.audit.events import AuditRecord
+from radnode.audit.events import Actor, AuditRecord
 from radnode.errors import AuditError
+from radnode.prepared import Prepared
 
 metadata = MetaData()
 audit_entries = Table(
@@ -32,6 +32,7 @@ audit_entries = Table(
     sqlite_autoincrement=True,
 )
 
+_INSERT = Prepared(insert(audit_entries), ["entry"])
 _BOUND_TO = b"radnode audit identity v1\n"
 _NONCE = 12  # bytes, NIST SP 800-38D section 8.2.2
 
@@ -47,25 +48,48 @@ class AuditLog:
 
         Raises AuditError when it cannot be written; the caller must then roll back.
         """
-        entry = _entry(record)
+        entry = self.compose(record)
         try:
-            if record.identity is not None:
-                entry["sealed"] = self._seal(record.identity, entry)
-            inserted = connection.execute(insert(audit_entries).values(entry=_json(entry)))
+            inserted = connection.execute(insert(audit_entries).values(entry=entry))
         except SQLAlchemyError:
-            raise AuditError("The audit entry could not be written; look at the disk and the database.") from None
-        except (TypeError, ValueError, OverflowError):
-            raise AuditError("The audit entry holds a value that has no JSON form.") from None
+            raise _unwritten() from None
         key = inserted.inserted_primary_key
         if key is None:
             raise AuditError("The database gave the audit entry no number.")
         return int(key[0])
+
+    def compose(self, record: AuditRecord) -> str:
+        """Return the row of one record, its identity sealed, for `append`; it has its time now and its number then.
+
+        Raises AuditError when the record holds a value that has no JSON form.
+        """
+        try:
+            entry = _entry(record)
+            if record.identity is not None:
+                entry["sealed"] = self._seal(record.identity, entry)
+            return _json(entry)
+        except (TypeError, ValueError, OverflowError):
+            raise AuditError("The audit entry holds a value that has no JSON form.") from None
+
+    def append(self, connection: Connection, rows: Sequence[str]) -> None:
+        """Insert composed rows, at least one, in their order into the open transaction of `connection`.
+
+        Raises AuditError when they cannot be written; the caller must then roll back.
+        """
+        try:
+            _INSERT.run(connection, [{"entry": row} for row in rows])
+        except SQLAlchemyError:
+            raise _unwritten() from None
 
     def _seal(self, identity: Mapping[str, str], entry: dict[str, Any]) -> str:
         """Encrypt the identity, bound to every other field of the entry; base64 of nonce and ciphertext."""
         nonce = os.urandom(_NONCE)
         sealed = self._cipher.encrypt(nonce, _json(dict(identity)).encode(), _BOUND_TO + _json(entry).encode())
         return base64.b64encode(nonce + sealed).decode()
+
+
+def _unwritten() -> AuditError:
+    return AuditError("The audit entry could not be written; look at the disk and the database.")
 
 
 def line_of(seq: int, entry: str, prev: str) -> bytes:
@@ -111,7 +135,7 @@ def _entry(record: AuditRecord) -> dict[str, Any]:
         "event": event.label,
         "action": (event.action if record.action is None else record.action).value,
         "outcome": (event.outcome if record.outcome is None else record.outcome).value,
-        "actor": asdict(record.actor),
+        "actor": {name: getattr(record.actor, name) for name in Actor.__slots__},
         "patient": record.patient,
         "study": record.study,
         "instance": record.instance,

@@ -19,6 +19,7 @@ _MODULES = {
     "jobs": "radnode.cli.jobs",
     "models": "radnode.cli.models",
     "audit": "radnode.cli.audit",
+    "conformance": "radnode.cli.conformance",
 }
 
 

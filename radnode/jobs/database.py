@@ -1,4 +1,8 @@
-"""The embedded database: SQLite with write-ahead log, every commit fsynced, one writer at a time."""
+"""The embedded database: SQLite with write-ahead log, every commit fsynced, one writer at a time.
+
+Every write transaction of an engine waits for its turn (`write_lock`) before SQLite is asked, and gives the turn back
+with its connection. A writer that knows nothing of turns is still met by SQLite's own lock.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,23 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from radnode.errors import StoreUnavailable
+from radnode.jobs.write_lock import WriteLock
 
-BUSY_SECONDS = 10
+BUSY_SECONDS = 10  # how long a writer waits for its turn, and then for SQLite's lock
 # What the driver says of a file, what it says while a connection is prepared, and a pool with all connections in use.
 _TROUBLE = (DatabaseError, sqlite3.DatabaseError, NoConnection)
+_CALLER = (DataError, IntegrityError, ProgrammingError)  # what was asked for is wrong, and the database is well
 
 
 def open_database(path: Path) -> Engine:
-    """Open, or make with 0600, the database file and return its engine.
+    """Open, or make with 0600, the database file (and `.lock` beside it) and return its engine.
 
     Raises:
         StoreUnavailable: the file can be neither opened nor made.
@@ -30,6 +36,7 @@ def open_database(path: Path) -> Engine:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise StoreUnavailable(f"The database {path} cannot be opened ({error.strerror}).") from error
+    turn = WriteLock(path.with_name(f"{path.name}.lock"))
     url = URL.create("sqlite", database=str(path))
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
@@ -41,8 +48,17 @@ def open_database(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if not connection.get_execution_options().get("writes", False):
+            connection.exec_driver_sql("BEGIN")
+            return
+        turn.acquire(BUSY_SECONDS)
+        cast(dict[str, bool], connection.connection.record_info)["turn"] = True
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @event.listens_for(engine, "checkin")
+    def _end(_connection: Any, record: Any) -> None:
+        if record.record_info.pop("turn", False):
+            turn.release()
 
     return engine
 
@@ -65,7 +81,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
     except _TROUBLE as error:
-        if isinstance(error, IntegrityError):
+        if isinstance(error, _CALLER):
             raise
         raise StoreUnavailable("The database cannot be written now (locked, full, read-only or damaged).") from error
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
 from radnode.jobs.schema import instances, results
+from radnode.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,6 @@ class InstanceRow:
     study: str
     patient: str
     object_id: bytes
-    content: str
     size: int
     peer: str
     received: float
@@ -39,9 +40,13 @@ class ResultRow:
     created: float
 
 
-def add_instance(tx: Connection, row: InstanceRow) -> None:
-    """Insert an instance; the caller has looked whether it is known in the same transaction."""
-    tx.execute(insert(instances).values(asdict(row)))
+_COLUMNS = InstanceRow.__slots__
+_INSERT = Prepared(upsert(instances).on_conflict_do_nothing(index_elements=["instance"]), _COLUMNS)
+
+
+def add_instance(tx: Connection, row: InstanceRow) -> bool:
+    """Insert an instance; False when it is known, and nothing was written."""
+    return _INSERT.run(tx, [{name: getattr(row, name) for name in _COLUMNS}]) == 1
 
 
 def find_instance(tx: Connection, instance: str) -> InstanceRow | None:

@@ -18,6 +18,7 @@ from radnode.errors import NotFoundError, StaleLease
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.schema import jobs
 from radnode.model import JobKind, JobState, Lease
+from radnode.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class JobRow:
 # Boolean column SQLAlchemy would write `state = 'ready' = 1`, which no index has.)
 _READY = text("state = 'ready'")
 _LEASED = text("state = 'leased'")
+_INSERT = Prepared(
+    upsert(jobs).on_conflict_do_nothing(),
+    ["kind", "subject", "destination", "state", "priority", "due", "created", "updated"],
+)
 _COLUMNS = [jobs.c[name] for name in JobRow.__dataclass_fields__]
 
 
@@ -53,10 +58,21 @@ class Queue:
 
     def add(self, tx: Connection, kind: JobKind, subject: str, destination: str = "", priority: int = 0) -> None:
         """Enqueue inside the caller's transaction; the same job a second time changes nothing."""
+        self.add_all(tx, kind, [subject], destination, priority)
+
+    def add_all(
+        self, tx: Connection, kind: JobKind, subjects: Sequence[str], destination: str = "", priority: int = 0
+    ) -> None:
+        """Enqueue one job for each subject, at least one, in their order."""
         now = self._clock()
-        row: dict[str, object] = {"kind": kind, "subject": subject, "destination": destination, "state": JobState.READY}
-        row |= {"priority": priority, "due": now, "created": now, "updated": now}
-        tx.execute(upsert(jobs).values(row).on_conflict_do_nothing())
+        job: dict[str, object] = {
+            "kind": kind.value,
+            "destination": destination,
+            "state": JobState.READY.value,
+            "priority": priority,
+        }
+        job |= {"due": now, "created": now, "updated": now}
+        _INSERT.run(tx, [{**job, "subject": subject} for subject in subjects])
 
     def lease(self, kind: JobKind, owner: str, seconds: float, limit: int = 1, destination: str = "") -> list[Lease]:
         """Take up to `limit` due jobs, highest priority and longest waiting first; expired leases count as ready.

@@ -26,7 +26,6 @@ instances = Table(
     Column("study", String(32), nullable=False, index=True),
     Column("patient", String(32), nullable=False, index=True),
     Column("object_id", LargeBinary(16), nullable=False, unique=True),
-    Column("content", String(64), nullable=False),
     Column("size", Integer, nullable=False),
     Column("peer", String(16), nullable=False),
     Column("received", Float, nullable=False),

@@ -8,28 +8,49 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+_TICK_NS = 100_000_000  # more than the grain of a folder's time of change
+
 
 class Bell:
-    """Rings every sleeper of a role."""
+    """Rings every sleeper of a role; shared by the threads of a process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        weakref.finalize(self, self._socket.close)
+        self._seen: tuple[tuple[int, int], list[str]] = ((0, 0), [])  # the folder's state, and the sockets in it
 
     def ring(self, role: str) -> None:
         """Wake all processes that sleep as `role`; none listening is no error."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            for path in self._folder.glob(f"{role}-*.sock"):
-                with contextlib.suppress(OSError):  # a hint: nobody there is no error
-                    try:
-                        with _short_name(path) as name:
-                            sender.sendto(b"\0", name)
-                    except ConnectionRefusedError:  # who slept there was killed
-                        path.unlink()
+        with contextlib.suppress(OSError), _opened(self._folder) as folder:  # a hint: nobody there is no error
+            for name in self._sockets(folder):
+                if name.startswith(f"{role}-"):
+                    with contextlib.suppress(OSError):
+                        self._send(folder, name)
+
+    def _send(self, folder: int, name: str) -> None:
+        try:
+            self._socket.sendto(b"\0", _short_name(folder, name))
+        except ConnectionRefusedError:  # who slept there was killed
+            os.unlink(name, dir_fd=folder)
+
+    def _sockets(self, folder: int) -> list[str]:
+        """Return the names of the sockets in the folder, read again whenever the folder was changed."""
+        status = os.fstat(folder)
+        state = (status.st_ino, status.st_mtime_ns)
+        seen, names = self._seen
+        if seen != state:
+            names = [name for name in os.listdir(folder) if name.endswith(".sock")]
+            if time.time_ns() > status.st_mtime_ns + _TICK_NS:  # a change in the same tick would not show
+                self._seen = (state, names)
+        return names
 
 
 class Sleeper:
@@ -40,8 +61,8 @@ class Sleeper:
         self._path = folder / f"{role}-{os.getpid()}.sock"
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with _short_name(self._path) as name:
-            self._socket.bind(name)
+        with _opened(folder) as opened:
+            self._socket.bind(_short_name(opened, self._path.name))
         self._path.chmod(0o600)
 
     def sleep(self, seconds: float) -> bool:
@@ -70,10 +91,14 @@ class Sleeper:
 
 
 @contextlib.contextmanager
-def _short_name(path: Path) -> Iterator[str]:
-    """Name a socket through its open folder: a socket address holds 107 bytes, a data folder's path may be longer."""
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{descriptor}/{path.name}"
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _short_name(folder: int, name: str) -> str:
+    """Name a socket through its open folder: a socket address holds 107 bytes, a data folder's path may be longer."""
+    return f"/proc/self/fd/{folder}/{name}"

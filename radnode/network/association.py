@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Container
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from radnode.errors import (
-    ContextMismatch,
-    InvalidUID,
-    MalformedDataSet,
-    ObjectTooLarge,
-    RadnodeError,
-)
-from radnode.model import PeerIdentity, Refusal, StoreRequest
-from radnode.network import command_set, contexts, statuses
+from radnode.errors import ContextMismatch
+from radnode.model import PeerIdentity, Reception, Refusal
+from radnode.network import command_set, statuses
 from radnode.network.admission import Admission, Certificate, Claim, Rejection, escape_ae_title
-from radnode.network.command_set import Command, Tag
+from radnode.network.bell import Bell
+from radnode.network.command_set import Command, CommandSet, Tag
+from radnode.network.contexts import VERIFICATION, Contexts
+from radnode.network.fast_lane import FastLane
+from radnode.network.hooks import AssociationEvent, Hooks
 from radnode.network.messages import Message, Messages
+from radnode.network.storage_scp import AcceptedContext, Declined, StorageSCP
 from radnode.network.upper_layer import LINGER_SECONDS, UpperLayer
 
 if TYPE_CHECKING:
@@ -34,58 +33,6 @@ if TYPE_CHECKING:
 
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class AssociationEvent:
-    """Begin or end of an association, numbered in this process, for logs and metrics; "ended" has the final counts."""
-
-    event: Literal["began", "ended"]
-    peer: PeerIdentity
-    association: int
-    end: Literal["released", "aborted", "closed"] | None = None
-    stored: int = 0
-    failed: int = 0
-    data_set_bytes: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the node does about what happens here.
-
-    `receive` keeps one data set, given exactly as received; it returns for status 0000 or raises a
-    RadnodeError, whose `status` is sent. `declined` is told of each such error, and of those that this room
-    finds before `receive` is asked, with the SOP Instance UID of the command where it has one. `failed` is given
-    the class name of any other exception and nothing else of it. All are called from many threads at once.
-    """
-
-    receive: Callable[[StoreRequest, bytes], None]
-    refused: Callable[[Refusal], None]
-    observe: Callable[[AssociationEvent], None]
-    failed: Callable[[str], None]
-    declined: Callable[[PeerIdentity, str | None, RadnodeError], None]
-
-    def tell_refused(self, refusal: Refusal) -> None:
-        """Report a refusal; a hook that fails changes nothing about the peer being refused."""
-        try:
-            self.refused(refusal)
-        except Exception as error:  # noqa: BLE001 - boundary to the node; only the class name may cross it
-            self.failed(type(error).__name__)
-
-    def tell_declined(self, peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
-        """Report an object that is not kept; a hook that fails changes nothing about its status."""
-        try:
-            self.declined(peer, SOPInstanceUID, error)
-        except Exception as fault:  # noqa: BLE001 - boundary to the node; only the class name may cross it
-            self.failed(type(fault).__name__)
-
-    def tell_observer(self, event: AssociationEvent) -> None:
-        """Report begin or end; a hook that fails changes nothing about the association."""
-        try:
-            self.observe(event)
-        except Exception as error:  # noqa: BLE001 - boundary to the node; only the class name may cross it
-            self.failed(type(error).__name__)
 
 
 class _GatedNegotiation(ACSE):
@@ -113,13 +60,16 @@ class AcceptedAssociation(Association):
         node: NodeSettings,
         admission: Admission,
         hooks: Hooks,
+        offered: Contexts,
         *,
+        fast_lane: bool,
         tls: bool,
         certificate: Certificate | None,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
-        self.upper_layer = UpperLayer(self, node.max_pdu, node.request_seconds, node.idle_seconds)
-        self.messages = Messages(self, node.max_object_bytes)
+        layer = FastLane if fast_lane else UpperLayer
+        self.upper_layer = layer(self, node.max_pdu, node.request_seconds, node.idle_seconds)
+        self.messages = Messages(self, self.begin_data_set)
         self.acse = _GatedNegotiation(self)
         self.dul = self.upper_layer
         self.dimse = self.messages
@@ -129,18 +79,32 @@ class AcceptedAssociation(Association):
         self.dimse_timeout = node.idle_seconds
         self._admission = admission
         self._hooks = hooks
+        self._offered = offered
         self._tls = tls
         self._certificate = certificate
         self._admitted: PeerSettings | None = None
         self._number = next(_numbers)
         self._is_refused = False
         self._began = time.monotonic()
-        self._stored = self._failed = self._data_set_bytes = 0
+        self._storage: StorageSCP | None = None
+        self._bell = Bell()
+        self._reactor_checkpoint = self._bell  # pynetdicom's reactor waits for it before each of its rounds
+        self.dul.to_user_queue = self._bell.queue()
+        self.dimse.msg_queue = self._bell.queue()
 
     @property
-    def accepted_identifiers(self) -> frozenset[int]:
+    def accepted_identifiers(self) -> Container[int]:
         """The IDs of the accepted presentation contexts."""
-        return frozenset(self._accepted_cx)
+        identifiers: Container[int] = self._accepted_cx
+        return identifiers
+
+    @cached_property
+    def _contexts(self) -> dict[int, AcceptedContext]:
+        """The accepted presentation contexts by ID; asked for once there are any."""
+        return {
+            identifier: AcceptedContext(str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            for identifier, context in self._accepted_cx.items()
+        }
 
     @property
     def peer_address(self) -> str:
@@ -178,11 +142,12 @@ class AcceptedAssociation(Association):
             self.refuse(decision.rule, decision.advice)
             return decision
         self._admitted = decision
+        self._storage = StorageSCP(self._identity(decision), self._hooks)
         wanted = {str(context.abstract_syntax) for context in request.presentation_context_definition_list}
         may_store = "store" in decision.may
-        if wanted & contexts.STORAGE_SOP_CLASSES and not may_store:
+        if wanted & self._offered.sop_classes and not may_store:
             self.refuse("store_not_permitted", "Add `store` to `may` of this peer.")
-        self.acceptor.supported_contexts = contexts.supported("echo" in decision.may, may_store)
+        self.acceptor.supported_contexts = self._offered.supported("echo" in decision.may, may_store)
         self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), self._number))
         return None
 
@@ -197,81 +162,50 @@ class AcceptedAssociation(Association):
             self.failed(type(error).__name__)
         finally:
             self.upper_layer.kill_dul()
-            if self._admitted is not None:
+            self.messages.close()
+            if self._admitted is not None and self._storage is not None:
                 self._admission.release(self._admitted)
-                self._hooks.tell_observer(
-                    AssociationEvent(
-                        "ended",
-                        self._identity(self._admitted),
-                        self._number,
-                        "released" if self.is_released else "aborted" if self.is_aborted else "closed",
-                        self._stored,
-                        self._failed,
-                        self._data_set_bytes,
-                        time.monotonic() - self._began,
-                    )
-                )
+                self._hooks.tell_observer(self._ended(self._admitted, self._storage))
+
+    def _ended(self, peer: PeerSettings, storage: StorageSCP) -> AssociationEvent:
+        return AssociationEvent(
+            "ended",
+            self._identity(peer),
+            self._number,
+            "released" if self.is_released else "aborted" if self.is_aborted else "closed",
+            storage.stored,
+            storage.failed,
+            storage.data_set_bytes,
+            time.monotonic() - self._began,
+        )
+
+    def begin_data_set(self, context_id: int, command: CommandSet) -> Reception:
+        """Return where the data set of a request goes: none but C-STORE has one that is wanted."""
+        if self._storage is None or command.ushort(Tag.COMMAND_FIELD) != Command.C_STORE:
+            return Declined(ContextMismatch("This request has no data set."))
+        return self._storage.begin(command, self._contexts[context_id])
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Answer one message; then, not before, the next is read and the idle time begins."""
         try:
             if msg.command.is_answered:
-                status = self._status_of(msg)
-                self.messages.respond(context_id, command_set.response(msg.command, status))
+                self.messages.respond(context_id, self.answer(msg))
         finally:
             self.upper_layer.restart_idle_timer()
             self.messages.done()
 
+    def answer(self, message: Message) -> bytes:
+        """Serve a request and return the encoded command set of its response."""
+        return command_set.response(message.command, self._status_of(message))
+
     def _status_of(self, message: Message) -> int:
         """Return the status of the response (PS3.7 Annex C)."""
         command = message.command.ushort(Tag.COMMAND_FIELD)
-        abstract_syntax = str(self._accepted_cx[message.context_id].abstract_syntax)
-        if command == Command.C_STORE:
-            status = self._store(message, abstract_syntax)
-            self._stored += status == statuses.SUCCESS
-            self._failed += status != statuses.SUCCESS
-            return status
+        if command == Command.C_STORE and self._storage is not None:
+            return self._storage.finish(message.command, message.reception, message.size)
         if command == Command.C_ECHO:
-            agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == abstract_syntax == contexts.VERIFICATION
+            abstract_syntax = self._contexts[message.context_id].abstract_syntax
+            agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == abstract_syntax == VERIFICATION
             return statuses.SUCCESS if agree else statuses.SOP_CLASS_NOT_SUPPORTED
         known = command in Command.__members__.values()
         return statuses.SOP_CLASS_NOT_SUPPORTED if known else statuses.UNRECOGNIZED_OPERATION
-
-    def _store(self, message: Message, abstract_syntax: str) -> int:
-        """Hand one data set over and return the C-STORE status (PS3.4 Table B.2-1)."""
-        assert self._admitted is not None  # noqa: S101 (nobody stores before admission; says so to mypy)
-        peer = self._identity(self._admitted)
-        try:
-            self._hooks.receive(self._store_request(message, peer, abstract_syntax), message.data_set)
-        except RadnodeError as error:
-            self._hooks.tell_declined(peer, message.command.uid(Tag.AFFECTED_SOP_INSTANCE_UID), error)
-            return error.status
-        except Exception as error:  # noqa: BLE001 - boundary to the node; its text may hold patient data
-            self.failed(type(error).__name__)
-            return statuses.PROCESSING_FAILURE
-        self._data_set_bytes += len(message.data_set)
-        return statuses.SUCCESS
-
-    def _store_request(self, message: Message, peer: PeerIdentity, abstract_syntax: str) -> StoreRequest:
-        """Return what a C-STORE asks for.
-
-        Raises:
-            InputError: it asks for nothing that can be kept.
-        """
-        sop_class_uid = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID)
-        sop_instance_uid = message.command.uid(Tag.AFFECTED_SOP_INSTANCE_UID)
-        if sop_class_uid != abstract_syntax or abstract_syntax not in contexts.STORAGE_SOP_CLASSES:
-            raise ContextMismatch("The SOP class of the command is not that of its presentation context.")
-        if sop_instance_uid is None:
-            raise InvalidUID("The command names no SOP Instance UID that is one.")
-        if message.too_large:
-            raise ObjectTooLarge("The object is larger than node.max_object_bytes.")
-        if not message.data_set:
-            raise MalformedDataSet("There is no data set.")
-        return StoreRequest(
-            peer=peer,
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=sop_instance_uid,
-            context_sop_class_uid=abstract_syntax,
-            transfer_syntax_uid=str(self._accepted_cx[message.context_id].transfer_syntax[0]),
-        )

@@ -1,43 +1,48 @@
-"""P-DATA put together to whole DIMSE messages, bounded in size (PS3.8 Annex E)."""
+"""P-DATA put together to DIMSE messages (PS3.8 Annex E): command sets in memory, data sets into their receptions."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
+from radnode.model import Reception
 from radnode.network.command_set import MAX_COMMAND_BYTES, RESPONSE, CommandSet, MalformedCommand, Tag
 
 if TYPE_CHECKING:
     from radnode.network.association import AcceptedAssociation
 
-_COMMAND, _LAST = 0x01, 0x02  # message control header, PS3.8 Annex E.2
+COMMAND, LAST = 0x01, 0x02  # message control header, PS3.8 Annex E.2
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request: its command set, and its data set exactly as received; `too_large` when that was not kept."""
+    """One whole request: its command set, and where the `size` bytes of its data set went, if it has one."""
 
     context_id: int
     command: CommandSet
-    data_set: bytes
-    too_large: bool
+    reception: Reception | None
+    size: int
 
 
 class Messages(DIMSEServiceProvider):
     """Takes the place of pynetdicom's DIMSE provider on the accepting side.
 
-    `receive_primitive` runs in the thread of the upper layer, which reads no further while `busy`.
+    Fragments arrive in the thread of the upper layer, which reads no further while a message that was handed over
+    to the association's thread is being served (`busy`). `begin` returns the reception for the data set of a request.
     """
 
-    def __init__(self, assoc: AcceptedAssociation, max_object_bytes: int) -> None:
+    def __init__(self, assoc: AcceptedAssociation, begin: Callable[[int, CommandSet], Reception]) -> None:
         super().__init__(assoc)
         self._association = assoc
-        self._max_object_bytes = max_object_bytes
+        self._begin = begin
         self._serving = threading.Event()
+        self._closing = threading.Lock()
+        self._closed = False
         self._reset()
 
     def _reset(self) -> None:
@@ -45,7 +50,7 @@ class Messages(DIMSEServiceProvider):
         self._context_id = 0
         self._command_bytes = bytearray()
         self._command: CommandSet | None = None
-        self._fragments: list[bytes] = []
+        self._reception: Reception | None = None
         self._size = 0
 
     @property
@@ -61,57 +66,100 @@ class Messages(DIMSEServiceProvider):
         """Take the fragments of one P-DATA; a breach of PS3.8 Annex E or of the command set aborts."""
         try:
             for context_id, value in primitive.presentation_data_value_list:
-                self._take(context_id, value)
+                message = self._take(context_id, value[0], memoryview(value)[1:])
+                if message is not None:
+                    self.hand_over(message)
         except MalformedCommand:
-            self._reset()
             self._association.upper_layer.violation("message_malformed", "The peer sent no legal DIMSE message.")
 
-    def _take(self, context_id: int, value: bytes) -> None:
-        """Add one fragment: message control header, then bytes."""
-        control, fragment = value[0], value[1:]
-        begun = bool(self._command_bytes)
-        if self.busy or (begun and context_id != self._context_id):
-            raise MalformedCommand("a message was begun within another")
-        self._context_id = context_id
-        if control & _COMMAND:
-            self._take_command(fragment, last=bool(control & _LAST))
-        else:
-            self._take_data(fragment, last=bool(control & _LAST))
+    def _take(self, context_id: int, control: int, fragment: memoryview) -> Message | None:
+        """Add one fragment; return the message if it is complete with it."""
+        if control & COMMAND:
+            return self.take_command(context_id, control, bytes(fragment))
+        reception = self.data_begins(context_id)
+        left = fragment
+        while left:
+            room = reception.room()[: len(left)]
+            room[:] = left[: len(room)]
+            reception.advance(len(room))
+            left = left[len(room) :]
+        return self.data_came(len(fragment), control)
 
-    def _take_command(self, fragment: bytes, *, last: bool) -> None:
+    def take_command(self, context_id: int, control: int, fragment: bytes) -> Message | None:
+        """Add a fragment of a command set; return the message if this was its end and no data set follows.
+
+        Raises:
+            MalformedCommand: it has no place here, or the command set is none.
+        """
+        self._check_order(context_id)
         if self._command is not None or len(self._command_bytes) + len(fragment) > MAX_COMMAND_BYTES:
             raise MalformedCommand("a second or endless command set")
         self._command_bytes += fragment
-        if last:
-            command = CommandSet.parse(bytes(self._command_bytes))
-            if command.ushort(Tag.COMMAND_FIELD) & RESPONSE:
-                raise MalformedCommand("a response to no request")
-            command.ushort(Tag.MESSAGE_ID if command.is_answered else Tag.MESSAGE_ID_BEING_RESPONDED_TO)
-            self._command = command
-            if not command.has_data_set:
-                self._complete(command)
+        if not control & LAST:
+            return None
+        command = CommandSet.parse(bytes(self._command_bytes))
+        if command.ushort(Tag.COMMAND_FIELD) & RESPONSE:
+            raise MalformedCommand("a response to no request")
+        command.ushort(Tag.MESSAGE_ID if command.is_answered else Tag.MESSAGE_ID_BEING_RESPONDED_TO)
+        self._command = command
+        return None if command.has_data_set else self._complete(command)
 
-    def _take_data(self, fragment: bytes, *, last: bool) -> None:
+    def data_begins(self, context_id: int) -> Reception:
+        """Return where the next fragment of the data set goes; `data_came` is told when it is there.
+
+        Raises:
+            MalformedCommand: there is no command that it belongs to.
+        """
+        self._check_order(context_id)
         if self._command is None:
             raise MalformedCommand("a data set before its command set")
-        self._size += len(fragment)
-        if self._size <= self._max_object_bytes:
-            self._fragments.append(fragment)
-        else:
-            self._fragments.clear()
-        if last:
-            self._complete(self._command)
+        if self._reception is None:
+            self._reception = self._begin(context_id, self._command)
+        return self._reception
 
-    def _complete(self, command: CommandSet) -> None:
-        """Hand the message to the association's thread."""
-        too_large = self._size > self._max_object_bytes
-        message = Message(self._context_id, command, b"".join(self._fragments), too_large)
+    def data_came(self, size: int, control: int) -> Message | None:
+        """Count a fragment that is in its reception; return the message if it was the last."""
+        self._size += size
+        return self._complete(self._command) if control & LAST and self._command is not None else None
+
+    def _check_order(self, context_id: int) -> None:
+        """Hold a message to one context, and the peer to one message at a time."""
+        if self.busy or (self._command_bytes and context_id != self._context_id):
+            raise MalformedCommand("a message was begun within another")
+        self._context_id = context_id
+
+    def _complete(self, command: CommandSet) -> Message:
+        message = Message(self._context_id, command, self._reception, self._size)
         self._reset()
-        self._serving.set()
-        self.msg_queue.put((message.context_id, message))
+        return message
+
+    def hand_over(self, message: Message) -> None:
+        """Let the association's thread serve a message; once it has ended, nothing of the message remains."""
+        with self._closing:
+            if not self._closed:
+                self._serving.set()
+                self.msg_queue.put((message.context_id, message))
+                return
+        if message.reception is not None:
+            message.reception.abandon()
+
+    def abandon(self) -> None:
+        """Forget the message of which not everything came."""
+        if self._reception is not None:
+            self._reception.abandon()
+        self._reset()
+
+    def close(self) -> None:
+        """Forget the message that was handed over and will not be served; called when its thread ends."""
+        with self._closing:
+            self._closed = True
+        while not self.msg_queue.empty():
+            _, message = self.msg_queue.get_nowait()
+            if message is not None and message.reception is not None:  # pynetdicom itself puts (None, None) there
+                message.reception.abandon()
 
     def respond(self, context_id: int, command_set: bytes) -> None:
         """Send an encoded command set as one P-DATA-TF."""
         primitive = P_DATA()
-        primitive.presentation_data_value_list = [[context_id, bytes([_COMMAND | _LAST]) + command_set]]
+        primitive.presentation_data_value_list = [[context_id, bytes([COMMAND | LAST]) + command_set]]
         self.dul.send_pdu(primitive)

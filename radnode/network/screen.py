@@ -1,7 +1,8 @@
 """An A-ASSOCIATE-RQ is looked through before pynetdicom decodes it (PS3.8 section 9.3.2).
 
-pynetdicom stops at an illegal AE title instead of rejecting it, compares the protocol version as a number, and
-hands every UID to pydicom, which warns on stderr with the peer's own text in the warning.
+pynetdicom stops at an illegal AE title instead of rejecting it, compares the protocol version as a number, raises
+at an item that it does not know, and hands every UID to pydicom, which warns on stderr with the peer's own text in
+the warning.
 """
 
 from __future__ import annotations
@@ -14,11 +15,23 @@ _CALLED, _CALLING = slice(10, 26), slice(26, 42)
 _ITEMS = 74  # offset of the variable items
 _STAND_IN = b"ILLEGAL         "
 _ITEM = struct.Struct(">BxH")
+_LENGTH = struct.Struct(">L")
 _UID = re.compile(rb"[0-9.]{1,64}[\0 ]?")
 
-_PRESENTATION_CONTEXT, _USER_INFORMATION = 0x20, 0x50
-_IS_UID = frozenset({0x10, 0x30, 0x40, 0x52})  # application context, abstract and transfer syntax, implementation
-_BEGINS_WITH_UID = frozenset({0x54, 0x56, 0x57})  # role selection, extended and common extended negotiation
+_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
+_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX, _MAXIMUM_LENGTH = 0x30, 0x40, 0x51
+_IS_UID = frozenset({_APPLICATION_CONTEXT, _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX})
+
+# What is read of a request and of the items that hold others. Anything else is ignored: what the standard does not know
+# yet (PS3.8 Annex D.2), and the user information that this node negotiates nothing of. No answer to a role selection,
+# an asynchronous operations window, an extended negotiation or a user identity is an answer: the defaults hold, and
+# no identity is used (PS3.7 Annex D.3.3).
+_READ = frozenset({_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION})
+_READ_WITHIN = {
+    _PRESENTATION_CONTEXT: frozenset({_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX}),
+    _USER_INFORMATION: frozenset({_MAXIMUM_LENGTH}),
+}
+_FIXED = {_PRESENTATION_CONTEXT: 4, _USER_INFORMATION: 0}  # bytes before the sub-items
 
 
 def titles(request: bytes | bytearray) -> tuple[bytes, bytes]:
@@ -32,31 +45,45 @@ def supports_version_1(request: bytes | bytearray) -> bool:
 
 
 def make_decodable(request: bytearray) -> None:
-    """Change what pynetdicom would stumble over: version bits beside bit 0, and illegal titles.
+    """Change what pynetdicom would stumble over: version bits beside bit 0, illegal titles, items nobody reads.
 
     Raises:
-        ValueError: an item is longer than what holds it, or a UID has other characters than digits and periods.
+        ValueError: an item is longer than what holds it or stands where it may not, or a UID has other characters
+            than digits and periods.
     """
+    _check_contexts(bytes(request[_ITEMS:]))
     if supports_version_1(request):
         request[6:8] = b"\x00\x01"
     for title in (_CALLED, _CALLING):
         text = request[title]
         if not text.strip(b" ") or b"\\" in text or min(text) < 0x20 or max(text) > 0x7E:
             request[title] = _STAND_IN
-    _check_items(bytes(request[_ITEMS:]))
+    request[_ITEMS:] = _items_read(bytes(request[_ITEMS:]), _READ)
+    _LENGTH.pack_into(request, 2, len(request) - 6)
 
 
-def _check_items(encoded: bytes) -> None:
-    """Check every UID of a sequence of items and of what they hold."""
+def _items_read(encoded: bytes, read: frozenset[int]) -> bytes:
+    """Return the items of the types that are read, and of what they hold likewise, every UID checked."""
+    kept = bytearray()
+    for item_type, content in _items(encoded):
+        if item_type not in read:
+            continue
+        if item_type in _IS_UID:
+            _check_uid(content)
+        elif item_type in _READ_WITHIN:
+            fixed = _FIXED[item_type]
+            content = content[:fixed] + _items_read(content[fixed:], _READ_WITHIN[item_type])  # noqa: PLW2901
+        kept += _ITEM.pack(item_type, len(content)) + content
+    return bytes(kept)
+
+
+def _check_contexts(encoded: bytes) -> None:
+    """Raise ValueError for a context without its abstract or any transfer syntax, which negotiation relies on."""
     for item_type, content in _items(encoded):
         if item_type == _PRESENTATION_CONTEXT:
-            _check_items(content[4:])
-        elif item_type == _USER_INFORMATION:
-            _check_items(content)
-        elif item_type in _IS_UID:
-            _check_uid(content)
-        elif item_type in _BEGINS_WITH_UID:
-            _check_uid(content[2 : 2 + int.from_bytes(content[:2], "big")])
+            held = [sub_item_type for sub_item_type, _ in _items(content[4:])]
+            if held.count(_ABSTRACT_SYNTAX) != 1 or _TRANSFER_SYNTAX not in held:
+                raise ValueError("a presentation context without its abstract or transfer syntax")
 
 
 def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from pynetdicom import AE, _config
 
 from radnode.errors import ConfigError, RadnodeError
-from radnode.model import PeerIdentity, Refusal, StoreRequest
+from radnode.model import PeerIdentity, Reception, Refusal, StoreRequest
+from radnode.network import compatibility
 from radnode.network.admission import Admission
-from radnode.network.association import AssociationEvent, Hooks
-from radnode.network.tls import server_context
+from radnode.network.contexts import Contexts
+from radnode.network.hooks import AssociationEvent, Hooks
+from radnode.network.renewal import ServerContexts
 from radnode.network.transport import AssociationListener
 
 if TYPE_CHECKING:
@@ -39,43 +41,51 @@ def _ignore(*_: object) -> None:
 class Listener:
     """The Storage and Verification SCP of one process.
 
-    `receive` is called with each data set exactly as received (no File Meta Information) and returns for
-    status 0000 or raises a RadnodeError, whose `status` is sent; after any other exception the status is 0110
-    and `failed` is told the class name, nothing else. `declined` is told of every object that gets a status of
-    failure for a RadnodeError, `refused` of each connection or association that is turned away, once each.
-    All are called from many threads at once.
+    `receive` begins the reception of a data set, which is given exactly as it comes (no File Meta Information);
+    its `finish` returns for status 0000 or raises a RadnodeError, whose `status` is sent; after any other exception
+    the status is 0110 and `failed` is told the class name, nothing else. `declined` is told of every object that gets
+    a status of failure for a RadnodeError, `refused` of each connection or association that is turned away, once each.
+    All are called from many threads at once. `analysable` are the SOP classes that a detector accepts, see
+    `Contexts`; `renewed` is told when certificate files that changed were read (None) or cannot be, see
+    `ServerContexts`.
 
     Raises:
-        ConfigError: a certificate, key or address cannot be used, or a port is taken.
+        ConfigError: a certificate, key, address or presentation context cannot be used, a port is taken, or
+            pynetdicom is another than this room was written for.
     """
 
     def __init__(
         self,
         settings: Settings,
-        receive: Callable[[StoreRequest, bytes], None],
+        receive: Callable[[StoreRequest], Reception],
         refused: Callable[[Refusal], None],
         observe: Callable[[AssociationEvent], None] = _ignore,
         failed: Callable[[str], None] = _ignore,
         declined: Callable[[PeerIdentity, str | None, RadnodeError], None] = _ignore,
+        analysable: Collection[str] | None = None,
+        renewed: Callable[[ConfigError | None], None] = _ignore,
     ) -> None:
+        compatibility.check()
         silence_pynetdicom()
         self._node = settings.node
         self._admission = Admission(settings)
         hooks = Hooks(receive, refused, observe, failed, declined)
-        tls = server_context(settings)
+        offered = Contexts(settings.network, analysable)
         self._ae = AE(ae_title=settings.node.ae_title)
         self._ae.maximum_pdu_size = settings.node.max_pdu
         self._ae.network_timeout = settings.node.idle_seconds
         self._ae.maximum_associations = 2**31  # admission counts; pynetdicom would count half-dead ones too
         self._listeners: list[AssociationListener] = []
+        ports: list[tuple[int, ServerContexts | None]] = [(settings.node.port, ServerContexts(settings, renewed))]
+        if settings.node.plain_port:
+            ports.append((settings.node.plain_port, None))
+        lane = settings.network.fast_lane
         try:
-            port = settings.node.port
-            self._listeners.append(AssociationListener(self._ae, port, self._node, self._admission, hooks, tls=tls))
-            if settings.node.plain_port:
-                port = settings.node.plain_port
-                self._listeners.append(
-                    AssociationListener(self._ae, port, self._node, self._admission, hooks, tls=None)
+            for port, tls in ports:
+                listener = AssociationListener(
+                    self._ae, port, self._node, self._admission, hooks, offered, fast_lane=lane, tls=tls
                 )
+                self._listeners.append(listener)
         except OSError as error:
             for listener in self._listeners:
                 listener.server_close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
+import re
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,17 @@ CIPHERS = ":".join(
     for signature in ("ECDSA", "RSA")
 )
 
+_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
 # X509_V_ERR_* of OpenSSL's x509_vfy.h, as far as they have an advice of their own
+_CRL_UNUSABLE = ("tls_crl_unusable", "tls.crl must hold a valid list of the authority that signed the certificate.")
 _VERIFY_RULES = {
+    3: _CRL_UNUSABLE,  # no list of this authority
+    8: _CRL_UNUSABLE,  # its signature does not verify
     9: ("tls_certificate_not_yet_valid", "Check the clocks of both machines, then the peer's certificate."),
     10: ("tls_certificate_expired", "Renew the peer's certificate."),
+    11: ("tls_crl_not_yet_valid", "Check the clock of this node, then the revocation list in tls.crl."),
+    12: ("tls_crl_expired", "Put the authority's newest revocation list where tls.crl says; nobody is let in without."),
     23: ("tls_certificate_revoked", "The certificate is on the revocation list; give the peer a new one."),
     26: ("tls_certificate_purpose", "The peer's certificate lacks the extended key usage clientAuth."),
 }
@@ -87,6 +95,7 @@ def _prepare(context: ssl.SSLContext, settings: Settings) -> None:
             context.load_verify_locations(settings.path(tls.crl))
         except ssl.SSLError as error:
             raise ConfigError(f"{settings.path(tls.crl)} is not a PEM revocation list.") from error
+        revocation_list_end(settings.path(tls.crl))  # OpenSSL would also take a certificate here
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
@@ -121,6 +130,22 @@ def certificate_expiry(path: Path) -> datetime.datetime:
         return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
     except ValueError as error:
         raise ConfigError(f"{path} is not a PEM certificate.") from error
+
+
+def revocation_list_end(path: Path) -> datetime.datetime | None:
+    """Return when the first list of a PEM file that ends (RFC 5280 section 5.1.2.5) does (UTC); None when none does.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or holds no PEM revocation list.
+    """
+    check_readable(path)
+    try:
+        lists = [x509.load_pem_x509_crl(block) for block in _CRL.findall(path.read_bytes())]
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a PEM revocation list.") from error
+    if not lists:
+        raise ConfigError(f"{path} is not a PEM revocation list.")
+    return min((found.next_update_utc for found in lists if found.next_update_utc is not None), default=None)
 
 
 def handshake_refusal(error: ssl.SSLError) -> tuple[str, str]:

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from radnode.errors import ConfigError
 from radnode.model import Refusal
-from radnode.network import contexts
 from radnode.network.admission import Admission, Certificate
-from radnode.network.association import AcceptedAssociation, Hooks
+from radnode.network.association import AcceptedAssociation
+from radnode.network.contexts import Contexts
+from radnode.network.hooks import Hooks
+from radnode.network.renewal import ServerContexts
 from radnode.network.tls import handshake_refusal
-from radnode.network.upper_layer import DeadlineSocket, linger
+from radnode.network.upper_layer import DeadlineSocket, acknowledge_at_once, linger
 
 if TYPE_CHECKING:
     from pynetdicom import AE
@@ -101,6 +104,8 @@ class _Handler(RequestHandler):
             server.node,
             server.admission,
             server.hooks,
+            server.offered,
+            fast_lane=server.fast_lane,
             tls=isinstance(self.request, ssl.SSLSocket),
             certificate=Certificate.of(self.request),
         )
@@ -123,16 +128,27 @@ class AssociationListener(ThreadedAssociationServer):
     request_queue_size = 512
 
     def __init__(
-        self, ae: AE, port: int, node: NodeSettings, admission: Admission, hooks: Hooks, *, tls: ssl.SSLContext | None
+        self,
+        ae: AE,
+        port: int,
+        node: NodeSettings,
+        admission: Admission,
+        hooks: Hooks,
+        offered: Contexts,
+        *,
+        fast_lane: bool,
+        tls: ServerContexts | None,
     ) -> None:
         self.node = node
+        self.fast_lane = fast_lane
         self.admission = admission
         self.hooks = hooks
+        self.offered = offered
         self._tls = tls
         self._waiting = _Waiting()
         self._ending = threading.Event()
-        offered = contexts.supported(may_echo=True, may_store=True)
-        super().__init__(ae, (node.bind_address, port), node.ae_title, offered, request_handler=_Handler)
+        supported = offered.supported(may_echo=True, may_store=True)
+        super().__init__(ae, (node.bind_address, port), node.ae_title, supported, request_handler=_Handler)
         ae._servers.append(self)
 
     def serve_forever(self, poll_interval: float = 0.1) -> None:
@@ -193,7 +209,7 @@ class AssociationListener(ThreadedAssociationServer):
                 deadline = self._waiting.since(client_address) + self.node.handshake_seconds
                 self._check_first_byte(request)
                 # from here on the descriptor belongs to the wrapping socket
-                connection = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+                connection = self._tls.current().wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 self._waiting.replace(client_address, connection)
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
                 connection.do_handshake()  # the timeout is that of the whole handshake, drip feeds included
@@ -206,6 +222,8 @@ class AssociationListener(ThreadedAssociationServer):
             refusal = refused.rule, refused.advice
         except ssl.SSLError as error:
             refusal = handshake_refusal(error)
+        except ConfigError as error:
+            refusal = "tls_files_unusable", str(error)
         except TimeoutError:
             refusal = "tls_timeout", "The peer must finish its TLS handshake in time; check what connects there."
         except OSError:
@@ -250,6 +268,7 @@ class AssociationListener(ThreadedAssociationServer):
 
     def _await_request(self, connection: socket.socket, deadline: float) -> None:
         """Wait for the A-ASSOCIATE-RQ to begin: pynetdicom's threads poll, and a silent peer must cost nothing."""
+        acknowledge_at_once(connection)  # the end of the handshake, which the request waits for
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         if not getattr(connection, "pending", int)() and not poll.poll(max(deadline - time.monotonic(), 0) * 1000):

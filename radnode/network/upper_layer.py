@@ -2,8 +2,7 @@
 
 Stock pynetdicom waits for ever for the rest of a PDU, allocates what a PDU claims to be, does not enforce the
 announced maximum, and raises in its reactor thread on some malformed requests. Here every PDU is bounded
-before it is read and checked before the state machine sees it. The fast lane for C-STORE will be another
-subclass of `UpperLayer`.
+before it is read and checked before the state machine sees it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ MAX_CONTROL_BYTES = 4096  # release and abort are 4 bytes long
 LINGER_SECONDS = 1.0  # how long a peer that broke the protocol may keep sending before the socket is closed
 
 _HEADER = struct.Struct(">BxL")
-_ASSOCIATE_RQ, _P_DATA, _ABORT = 0x01, 0x04, 0x07
+_ASSOCIATE_RQ, P_DATA, _ABORT = 0x01, 0x04, 0x07
+_SLACK_SECONDS = 0.05  # by which a wait may outlast its deadline
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 # A-ABORT source and reasons of the service provider, PS3.8 Table 9-26
@@ -44,6 +44,7 @@ class DeadlineSocket(AssociationSocket):
     def __init__(self, assoc: AcceptedAssociation, connection: socket.socket, send_seconds: float) -> None:
         super().__init__(assoc, client_socket=connection)
         self._send_seconds = send_seconds
+        self._timeout = -1.0  # what the socket's timeout was set to here
 
     @property
     def ready(self) -> bool:
@@ -62,27 +63,36 @@ class DeadlineSocket(AssociationSocket):
         return bool(poll.poll(0))
 
     def read(self, count: int, deadline: float) -> bytes:
-        """Return exactly `count` bytes, or fewer when the peer closed; `deadline` is on time.monotonic().
+        """Return exactly `count` bytes, or fewer when the peer closed; see `fill`."""
+        buffer = bytearray(count)
+        return bytes(memoryview(buffer)[: self.fill(memoryview(buffer), deadline)])
+
+    def fill(self, view: memoryview, deadline: float) -> int:
+        """Fill `view` and return its length, or how much came before the peer closed; `deadline`: time.monotonic().
 
         Raises:
             TimeoutError: the deadline passed.
             OSError: the connection broke.
         """
-        connection = self.socket
-        buffer = bytearray(count)
-        view, done = memoryview(buffer), 0
-        while connection is not None and done < count:
+        connection, done = self.socket, 0
+        while connection is not None and done < len(view):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            connection.settimeout(left)
-            if _QUICKACK is not None:  # senders with Nagle on wait for this acknowledgement
-                connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            if not left <= self._timeout <= left + _SLACK_SECONDS:
+                self._wait_at_most(left)
+            acknowledge_at_once(connection)
             received = connection.recv_into(view[done:])
             if not received:
                 break
             done += received
-        return bytes(view[:done])
+        return done
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """Set the timeout of the next operations; each change of it is a system call."""
+        self._timeout = seconds
+        if self.socket is not None:
+            self.socket.settimeout(seconds)
 
     def send(self, bytestream: bytes) -> None:
         """Send everything within `send_seconds`; otherwise the connection counts as closed (Evt17)."""
@@ -90,7 +100,7 @@ class DeadlineSocket(AssociationSocket):
         if connection is None:
             return
         try:
-            connection.settimeout(self._send_seconds)
+            self._wait_at_most(self._send_seconds)
             connection.sendall(bytestream)
         except OSError:
             self.event_queue.put("Evt17")
@@ -102,6 +112,12 @@ class DeadlineSocket(AssociationSocket):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+
+
+def acknowledge_at_once(connection: socket.socket) -> None:
+    """Acknowledge what came and what comes next without delay: senders with Nagle on would wait 40 ms for it."""
+    if _QUICKACK is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 def linger(connection: socket.socket) -> None:
@@ -138,7 +154,8 @@ class UpperLayer(DULServiceProvider):
             self._close()
 
     def _close(self) -> None:
-        """Leave no socket open and no association thread waiting for a request that cannot come."""
+        """Leave no socket open, no object half received, no association thread waiting for what cannot come."""
+        self._association.messages.abandon()
         self.state_machine.current_state = "Sta1"
         if self.socket is not None and self.socket.socket is not None:
             self.socket.close()
@@ -195,13 +212,21 @@ class UpperLayer(DULServiceProvider):
             if length > self._limit(pdu_type):
                 self.violation("pdu_too_long", "The peer must keep to the maximum length that was announced to it.")
                 return
-            body = self.socket.read(length, deadline)
+            self._read_body(header, deadline)
         except TimeoutError:
             self.violation("pdu_timeout", "The peer stopped within a PDU; check the network.", _NOT_SPECIFIED)
-            return
         except OSError:
             self.event_queue.put("Evt17")
-            return
+
+    def _read_body(self, header: bytes, deadline: float) -> None:
+        """Read the rest of a PDU whose type and length may be, and queue its event.
+
+        Raises:
+            TimeoutError: the deadline passed.
+            OSError: the connection broke.
+        """
+        length = _HEADER.unpack(header)[1]
+        body = self.socket.read(length, deadline)
         if len(body) < length:
             self.event_queue.put("Evt17")
             return
@@ -222,7 +247,7 @@ class UpperLayer(DULServiceProvider):
 
     def _limit(self, pdu_type: int) -> int:
         """Return the longest variable field a PDU of this type may have (PS3.8 Annex D.1.1)."""
-        return {_ASSOCIATE_RQ: MAX_REQUEST_BYTES, _P_DATA: self._max_pdu}.get(pdu_type, MAX_CONTROL_BYTES)
+        return {_ASSOCIATE_RQ: MAX_REQUEST_BYTES, P_DATA: self._max_pdu}.get(pdu_type, MAX_CONTROL_BYTES)
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
         """Decode, and check what the state machine would otherwise stumble over."""

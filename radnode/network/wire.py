@@ -21,6 +21,8 @@ from pynetdicom.presentation import PresentationContext
 from radnode.network.admission import APPLICATION_CONTEXT_NAME
 
 ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RP, ABORT = 0x02, 0x03, 0x04, 0x06, 0x07
+IMPLEMENTATION_CLASS_UID: str = PYNETDICOM_IMPLEMENTATION_UID  # of both directions: the acceptor's is pynetdicom's too
+IMPLEMENTATION_VERSION_NAME: str = PYNETDICOM_IMPLEMENTATION_VERSION
 RELEASE_RQ_PDU = bytes.fromhex("05000000000400000000")
 ABORT_PDU = bytes.fromhex("07000000000400000000")  # source 0: service user
 MAX_LENGTH = 65536  # announced to the peer, whose responses are far shorter; and what is sent at most in one PDU
@@ -116,8 +118,8 @@ def associate_rq(calling_ae_title: str, called_ae_title: str, contexts: list[Pre
         ImplementationVersionNameNotification(),
     )
     maximum.maximum_length_received = MAX_LENGTH
-    implementation.implementation_class_uid = PYNETDICOM_IMPLEMENTATION_UID
-    version.implementation_version_name = PYNETDICOM_IMPLEMENTATION_VERSION
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     primitive.user_information = [maximum, implementation, version]
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
 

@@ -1,8 +1,12 @@
 """Sealed objects as files: `objects/ab/cd/<object id>.sealed`, 0600 in folders of 0700.
 
-Written whole to a temporary name beside the target, which holds the writer's process id, fsynced, renamed, and the
-folder fsynced: after `put` returns the object is durable under its name or an error was raised. The name is a random
-object id; no path is ever built from anything a peer sent.
+Written to a temporary name beside the target, which holds the writer's process id; once whole it is renamed, the file
+synced, then its folder: after `commit` returns the object is durable under its name or an error was raised. The rename
+stands before the sync so that one journal commit of the file system carries both; what a power cut tears between them
+nobody knows by name yet. No path is ever built from anything a peer sent.
+
+An object id begins with two bytes that name its folder. One process puts a thousand objects into a folder before it
+takes another: the folder of an object is nearly always there already, and durable.
 """
 
 from __future__ import annotations
@@ -10,11 +14,16 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import threading
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from radnode.errors import NotFoundError, StoreUnavailable
 
 SUFFIX = ".sealed"
+FOLDER_OBJECTS = 1000
+_FOLDER_BYTES = 2
 
 
 class FileObjectStore:
@@ -23,50 +32,47 @@ class FileObjectStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._known: set[Path] = set()
+        self._lock = threading.Lock()
+        self._prefix = b""
+        self._left = 0  # objects that `_prefix` still takes
 
-    @staticmethod
-    def new_id() -> bytes:
-        """Return a fresh random object id (16 bytes)."""
-        return secrets.token_bytes(16)
+    def new_id(self) -> bytes:
+        """Return a fresh object id (16 bytes): that of a folder and 14 random ones."""
+        with self._lock:
+            if not self._left:
+                self._prefix, self._left = secrets.token_bytes(_FOLDER_BYTES), FOLDER_OBJECTS
+            self._left -= 1
+            return self._prefix + secrets.token_bytes(16 - _FOLDER_BYTES)
 
-    def put(self, object_id: bytes, sealed: bytes) -> None:
-        """Make `sealed` durable under `object_id`.
+    def create(self, object_id: bytes) -> ObjectWriter:
+        """Begin an object.
 
         Raises:
-            StoreUnavailable: the disk is full or failed; nothing of the object remains.
+            StoreUnavailable: the disk is full or failed, or its folder is gone.
         """
         target = self._path(object_id)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
         try:
             self._ensure_folder(target.parent)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                _write_all(descriptor, sealed)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            temporary.rename(target)
-            _sync_folder(target.parent)
+            return ObjectWriter(target)
         except OSError as error:
             self._known.clear()  # perhaps a folder was taken away
-            for path in (temporary, target):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            raise StoreUnavailable(f"An object could not be written ({os.strerror(error.errno or 0)}).") from error
+            raise _unavailable("written", error) from error
 
-    def get(self, object_id: bytes) -> bytes:
-        """Return the sealed bytes.
+    @contextlib.contextmanager
+    def reading(self, object_id: bytes) -> Iterator[FileIO]:
+        """Read the sealed bytes.
 
         Raises:
             NotFoundError: no object has that id.
             StoreUnavailable: the disk failed.
         """
         try:
-            return self._path(object_id).read_bytes()
+            with FileIO(self._path(object_id)) as file:
+                yield file
         except FileNotFoundError as error:
             raise NotFoundError("A sealed object is not in the store; restore it from a backup.") from error
         except OSError as error:
-            raise StoreUnavailable(f"An object could not be read ({os.strerror(error.errno or 0)}).") from error
+            raise _unavailable("read", error) from error
 
     def delete(self, object_id: bytes) -> None:
         """Remove an object that nothing refers to; one that is not there, or cannot be removed now, is no error."""
@@ -86,6 +92,8 @@ class FileObjectStore:
 
         A level that is there is synced too: another process may have made it and not be that far yet.
         """
+        if folder in self._known:
+            return
         for level in (self._root, folder.parent, folder):
             if level not in self._known:
                 level.mkdir(mode=0o700, parents=level == self._root, exist_ok=True)
@@ -93,14 +101,63 @@ class FileObjectStore:
                 self._known.add(level)
 
 
+class ObjectWriter:
+    """One object on its way to the disk. After an error, or `abort`, nothing of it remains.
+
+    Raises OSError where its file cannot be made.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._temporary = target.with_suffix(f".{os.getpid()}.tmp")
+        self._file = FileIO(self._temporary, "x", opener=_private)
+
+    def write(self, sealed: memoryview) -> None:
+        """Append bytes.
+
+        Raises:
+            StoreUnavailable: the disk is full or failed.
+        """
+        try:
+            while sealed:
+                sealed = sealed[os.write(self._file.fileno(), sealed) :]
+        except OSError as error:
+            self.abort()
+            raise _unavailable("written", error) from error
+
+    def commit(self) -> None:
+        """Make what was written durable under the object's name.
+
+        Raises:
+            StoreUnavailable: the disk is full or failed, or its folder is gone.
+        """
+        try:
+            self._temporary.rename(self._target)
+            os.fdatasync(self._file.fileno())
+            _sync_folder(self._target.parent)
+        except OSError as error:
+            self.abort()
+            raise _unavailable("written", error) from error
+        self._file.close()
+
+    def abort(self) -> None:
+        """Remove what was written; once more is no error."""
+        self._file.close()
+        for path in (self._temporary, self._target):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _unavailable(done: str, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"An object could not be {done} ({os.strerror(error.errno or 0)}).")
+
+
 def _lives(pid: str) -> bool:
     return Path("/proc", pid).exists()
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _sync_folder(folder: Path) -> None:

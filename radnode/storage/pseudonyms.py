@@ -6,7 +6,6 @@ pseudonym on one node and an unrelated one on another.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import unicodedata
 
@@ -39,16 +38,9 @@ class Pseudonyms:
         """Return the identifier of what one model said about one instance (a pseudonym)."""
         return self._of("result", instance, model_digest)[:16]
 
-    def content(self, *parts: bytes | memoryview) -> str:
-        """Return a keyed digest of bytes: equal bytes are recognised, known bytes cannot be looked up."""
-        digest = hmac.new(self._key, b"content\0", hashlib.sha256)
-        for part in parts:
-            digest.update(part)
-        return digest.hexdigest()
-
     def _of(self, domain: str, *values: str) -> str:
         message = b"".join(len(part).to_bytes(4, "big") + part for part in (v.encode() for v in (domain, *values)))
-        return hmac.new(self._key, message, hashlib.sha256).hexdigest()[:DIGITS]
+        return hmac.digest(self._key, message, "sha256").hex()[:DIGITS]
 
 
 def _normal(value: str) -> str:

@@ -1,13 +1,24 @@
-"""A listener in this process, and the certificates of two authorities."""
+"""A listener in this process, and the certificates of two authorities; the listener's tests run on both its lanes."""
 
 from __future__ import annotations
 
 import pytest
-from support.network import (
-    running_node,
-)
+from support import network
+from support.network import running_node
 
 from radnode import pki
+
+
+def pytest_generate_tests(metafunc):
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if name.startswith("test_network_") and name != "test_network_storage_scu":
+        metafunc.parametrize("lane", [True, False], ids=["fast-lane", "pynetdicom"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def lane(request, monkeypatch):
+    """Whether listeners read C-STORE in the fast lane."""
+    monkeypatch.setattr(network, "FAST_LANE", getattr(request, "param", True))
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +36,6 @@ def other_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def node(folder):
+def node(folder, lane):
     with running_node(folder) as node:
         yield node

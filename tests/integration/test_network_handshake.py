@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import socket
 import ssl
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from support.certificates import DAY, resigned, revocation_list
 from support.network import (
     echo_milliseconds,
     read_pdu,
@@ -51,26 +49,12 @@ def test_certificate_of_a_foreign_authority_is_refused(node, other_folder):
     assert node.await_refusals() == ["tls_unknown_authority"]
 
 
-def resigned(folder, target, begin: datetime.timedelta, end: datetime.timedelta):
-    """Write the modality's certificate with other dates and return its serial number."""
-    authority_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    old = x509.load_pem_x509_certificate((folder / "modality.crt").read_bytes())
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().issuer_name(old.issuer).subject_name(old.subject)
-    builder = builder.public_key(old.public_key()).serial_number(x509.random_serial_number())
-    for extension in old.extensions:
-        builder = builder.add_extension(extension.value, extension.critical)
-    new = builder.not_valid_before(now + begin).not_valid_after(now + end).sign(authority_key, hashes.SHA256())
-    target.write_bytes(new.public_bytes(serialization.Encoding.PEM))
-    return new.serial_number
-
-
 @pytest.mark.parametrize(
     ("begin", "end", "rule"),
     [(-20, -1, "tls_certificate_expired"), (1, 20, "tls_certificate_not_yet_valid")],
 )
 def test_certificate_outside_its_dates_is_refused(node, tmp_path, begin, end, rule):
-    resigned(node.folder, tmp_path / "late.crt", datetime.timedelta(days=begin), datetime.timedelta(days=end))
+    resigned(node.folder, tmp_path / "late.crt", begin * DAY, end * DAY)
     context = node.client(None)
     context.load_cert_chain(tmp_path / "late.crt", node.folder / "modality.key")
     handshake_fails(node, context)
@@ -78,20 +62,9 @@ def test_certificate_outside_its_dates_is_refused(node, tmp_path, begin, end, ru
 
 
 def test_revoked_certificate_is_refused_and_others_are_not(folder, tmp_path):
-    authority_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
-    now = datetime.datetime.now(datetime.UTC)
-    serial = resigned(folder, tmp_path / "revoked.crt", -datetime.timedelta(days=1), datetime.timedelta(days=9))
-    revoked = x509.RevokedCertificateBuilder().serial_number(serial)
-    revoked = revoked.revocation_date(now - datetime.timedelta(hours=1)).build()
-    crl = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
-    crl = (
-        crl.last_update(now - datetime.timedelta(hours=1))
-        .next_update(now + datetime.timedelta(days=1))
-        .add_revoked_certificate(revoked)
-    )
+    serial = resigned(folder, tmp_path / "revoked.crt", -DAY, 9 * DAY)
     path = tmp_path / "ca.crl"
-    path.write_bytes(crl.sign(authority_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    revocation_list(folder, path, serial)
     with running_node(folder, tls={"crl": path}) as node:
         context = node.client(None)
         context.load_cert_chain(tmp_path / "revoked.crt", folder / "modality.key")

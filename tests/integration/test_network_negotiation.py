@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import pytest
+from pydicom.uid import MRImageStorage, RLELossless
+from pynetdicom import build_context
 from support.network import (
     CT,
     EXPLICIT,
     associated,
+    command,
     echo_milliseconds,
     read_pdu,
     rejection,
     request_pdu,
     running_node,
+    store_command,
     until,
     with_titles,
 )
 
 from radnode import pki
 from radnode.network import wire
+from radnode.network.command_set import Tag
+from radnode.network.contexts import VERIFICATION, proposed
+
+MR, RLE = str(MRImageStorage), str(RLELossless)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +103,37 @@ def test_unknown_syntaxes_are_answered_3_and_4(node):
     with node.connect() as connection:
         connection.sendall(request_pdu(offers=[("1.2.3.4", EXPLICIT), (CT, "1.2.3.5"), (CT, EXPLICIT)]))
         body = read_pdu(connection)[6:]
-    results = {body[i + 4]: body[i + 6] for i in range(68, len(body) - 8) if body[i : i + 2] == b"\x21\x00"}
-    assert results == {1: 3, 3: 4, 5: 0}
+    assert results_of(body) == {1: 3, 3: 4, 5: 0}
+
+
+def results_of(body: bytes) -> dict[int, int]:
+    """The result of each presentation context of an A-ASSOCIATE-AC (PS3.8 Table 9-18)."""
+    return {body[i + 4]: body[i + 6] for i in range(68, len(body) - 8) if body[i : i + 2] == b"\x21\x00"}
+
+
+def test_only_what_is_configured_is_accepted_and_in_the_configured_order(folder):
+    private, implicit = "1.3.12.2.1107.5.9.1", "1.2.840.10008.1.2"
+    network = {"sop_classes": ["CTImageStorage", private], "transfer_syntaxes": ["ImplicitVRLittleEndian", EXPLICIT]}
+    with running_node(folder, network=network) as node, node.connect() as connection:
+        both = build_context(CT, [EXPLICIT, implicit])
+        both.context_id = 9
+        offers = [(CT, RLE), (MR, EXPLICIT), (private, EXPLICIT), (VERIFICATION, implicit)]
+        connection.sendall(wire.associate_rq("MODALITY1", "RADNODE", [*proposed(offers), both]))
+        body = read_pdu(connection)[6:]
+        accepted, _ = wire.read_associate_ac(body)
+        assert results_of(body) == {1: 4, 3: 3, 5: 0, 7: 0, 9: 0}
+        assert accepted[9] == implicit
+        assert command(connection, 5, store_command(AFFECTED_SOP_CLASS_UID=private), b"kept").ushort(Tag.STATUS) == 0
+        assert [request.sop_class_uid for request, _ in node.received] == [private]
+
+
+def test_class_that_no_detector_takes_is_answered_3_where_the_policy_says_refuse(folder):
+    with (
+        running_node(folder, network={"unanalysable": "refuse"}, analysable=[CT]) as node,
+        node.connect() as connection,
+    ):
+        connection.sendall(request_pdu(offers=[(MR, EXPLICIT), (CT, EXPLICIT)]))
+        assert results_of(read_pdu(connection)[6:]) == {1: 3, 3: 0}
 
 
 # --- limits

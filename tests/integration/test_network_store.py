@@ -16,7 +16,6 @@ from support.network import (
     associated,
     command,
     echo_milliseconds,
-    node_client_context,
     pdata,
     read_pdu,
     rejection,
@@ -35,7 +34,6 @@ from radnode.errors import DestinationUnavailable, StoreUnavailable
 from radnode.network.command_set import Tag
 from radnode.network.contexts import VERIFICATION
 from radnode.network.server import Listener
-from radnode.network.storage_scu import open_destination
 from radnode.part10 import read_file_meta
 
 
@@ -122,23 +120,6 @@ def test_status_of_odd_commands_and_the_association_goes_on(node, context_id, ch
         assert command(connection, 3, store_command(), b"data set").ushort(Tag.STATUS) == 0
     assert len(node.received) == 1 + (status == 0)
     assert node.failures == []
-
-
-def test_object_over_the_limit_is_a700_and_the_association_goes_on(folder):
-    with running_node(folder, max_object_bytes=100_000) as node:
-        too_large, small = small_object(padding=200_000), small_object()
-        context = node_client_context(node)
-        with open_destination(
-            node.destination(),
-            context=context,
-            calling_ae_title="MODALITY1",
-            objects=[too_large],
-            timeout_seconds=5,
-        ) as association:
-            with pytest.raises(DestinationUnavailable, match="A700"):
-                association.store(too_large)
-            assert association.store(small) == 0
-        assert len(node.received) == 1
 
 
 # --- what `receive` raises

@@ -9,6 +9,7 @@ from typing import Any
 import pydicom
 import pytest
 from support import films
+from support.bad_input import LANES, Target, target_in
 from support.node import NodeProcess, Orthanc, free_port, wait_for
 
 CASES = {"normal": films.NORMAL, "ct": films.CT[7], "mr": films.MR, "undecodable": films.OPACITY}
@@ -75,3 +76,15 @@ def sent(clinic: Clinic, chest: Path) -> dict[tuple[str, str], Path]:
         assert done.returncode == 0, done.stderr
     wait_for(lambda: len(clinic.pacs.report_files()) == len(sources) + 1, 30, "every report is in Orthanc")
     return sources
+
+
+@pytest.fixture(scope="session", params=LANES)
+def lane(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def target(lane: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """The node that most rows of bad input are given to, one after the other."""
+    with target_in(tmp_path_factory.mktemp(f"target-{lane}"), lane) as target:
+        yield target

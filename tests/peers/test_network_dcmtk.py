@@ -81,6 +81,22 @@ def test_storescu_sends_many_on_one_association(node):
     assert len(node.received) == len(paths)
 
 
+def test_user_identity_of_storescu_is_ignored(node):
+    node.received.clear()
+    result = dcmtk(STORESCU, node, "-usr", "DOE^JANE", "-pwd", "secret", get_testdata_file("CT_small.dcm"))
+    assert result.returncode == 0, result.stderr
+    assert len(node.received) == 1
+
+
+def test_storescu_that_demands_an_answer_to_its_identity_goes_away_by_itself(node):
+    node.refusals.clear()
+    result = dcmtk(STORESCU, node, "-usr", "DOE^JANE", "-rsp", get_testdata_file("CT_small.dcm"))
+    assert result.returncode != 0  # PS3.7 D.3.3.7: accepted without response, and the requestor may then leave
+    assert "Positive response requested but none received" in result.stderr
+    assert node.refusals == []
+    assert dcmtk(ECHOSCU, node).returncode == 0
+
+
 def test_echoscu_of_a_foreign_authority_is_refused(node, stranger):
     node.refusals.clear()
     assert dcmtk(ECHOSCU, node, holder=stranger).returncode != 0

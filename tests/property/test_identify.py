@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pydicom
@@ -23,7 +24,7 @@ from support import films
 from support.rooms import encoded, small
 
 from radnode.errors import IdentityMismatch, InputError, MalformedDataSet, RadnodeError
-from radnode.identify import Identity, identify
+from radnode.identify import Identifier, Identity, identify
 from radnode.part10 import read_file_meta
 
 LIMIT = 1 << 22
@@ -88,6 +89,17 @@ def answer(data: bytes, syntax: str) -> Identity | type[RadnodeError]:
         return type(error)
 
 
+def answer_in_pieces(data: bytes, syntax: str, cuts: list[int]) -> Identity | type[RadnodeError]:
+    identifier = Identifier(syntax, LIMIT)
+    bounds = [0, *sorted(cuts), len(data)]
+    try:
+        for start, end in pairwise(bounds):
+            identifier.feed(memoryview(data)[start:end])
+        return identifier.finish()
+    except InputError as error:
+        return type(error)
+
+
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_every_encoding_has_the_same_identity_and_items_do_not_count(syntax: str) -> None:
     found = identify(dict(encodings())[syntax], syntax, LIMIT)
@@ -109,6 +121,31 @@ def test_mutated_data_set_is_an_identity_or_an_input_error(data: st.DataObject) 
         replacement = data.draw(st.binary(max_size=8) | st.sampled_from([b"\xff\xff\xff\xff", b"SQ", b"UN\0\0"]))
         changed[position : position + data.draw(st.sampled_from([0, len(replacement)]))] = replacement
     answer(bytes(changed), syntax)
+
+
+@settings(max_examples=600)
+@given(st.data())
+def test_any_cutting_into_pieces_gives_the_same_answer(data: st.DataObject) -> None:
+    syntax, original = data.draw(st.sampled_from([*encodings(), (JPEGBaseline8Bit, fragments()[:3000])]))
+    changed = bytearray(original)
+    for _ in range(data.draw(st.integers(0, 2))):
+        position = data.draw(st.integers(0, len(changed) - 1))
+        changed[position : position + 4] = data.draw(
+            st.binary(max_size=8) | st.sampled_from([b"\xff\xff\xff\xff", b"SQ"])
+        )
+    cuts = data.draw(st.lists(st.integers(0, len(changed)), max_size=20))
+    assert answer_in_pieces(bytes(changed), syntax, cuts) == answer(bytes(changed), syntax)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_byte_by_byte_gives_the_same_answer_and_the_study_as_soon_as_it_came(syntax: str) -> None:
+    data = dict(encodings())[syntax]
+    identifier, known = Identifier(syntax, LIMIT), 0
+    for position in range(len(data)):
+        identifier.feed(memoryview(data)[position : position + 1])
+        known += identifier.StudyInstanceUID == "1.2.3"
+    assert known > len(data) // 4 or syntax == DeflatedExplicitVRLittleEndian
+    assert identifier.finish() == identify(data, syntax, LIMIT)
 
 
 @settings(max_examples=400)

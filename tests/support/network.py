@@ -16,19 +16,21 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from radnode import pki
+from radnode.errors import ConfigError, ObjectTooLarge
 from radnode.model import Refusal, StoreRequest
 from radnode.network import wire
-from radnode.network.association import AssociationEvent
 from radnode.network.command_set import CommandSet, Tag, encode
 from radnode.network.contexts import VERIFICATION, proposed
+from radnode.network.hooks import AssociationEvent
 from radnode.network.server import Listener
 from radnode.network.storage_scu import echo, open_destination
 from radnode.network.tls import client_context
-from radnode.settings import DestinationSettings, NodeSettings, PeerSettings, Settings, TLSSettings
+from radnode.settings import DestinationSettings, NetworkSettings, NodeSettings, PeerSettings, Settings, TLSSettings
 
 CT = str(CTImageStorage)
 EXPLICIT = str(ExplicitVRLittleEndian)
 PATIENT = "DOE^JANE"  # stands for patient data in exceptions
+FAST_LANE = True  # whether the listeners of `running_node` read C-STORE in the fast lane
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Node:
     refusals: list[Refusal] = field(default_factory=list)
     events: list[AssociationEvent] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    renewals: list[ConfigError | None] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -91,28 +94,64 @@ def peers(folder: Path) -> tuple[PeerSettings, ...]:
     )
 
 
+class Gathered:
+    """A reception in memory."""
+
+    def __init__(self, request: StoreRequest, keep, limit: int) -> None:
+        self._request, self._keep, self._limit = request, keep, limit
+        self._data_set, self._room = bytearray(), bytearray(1000)
+
+    def room(self) -> memoryview:
+        return memoryview(self._room)
+
+    def advance(self, count: int) -> None:
+        self._data_set += self._room[:count]
+
+    def finish(self) -> None:
+        if len(self._data_set) > self._limit:
+            raise ObjectTooLarge("The object is larger than node.max_object_bytes.")
+        self._keep(self._request, bytes(self._data_set))
+
+    def abandon(self) -> None:
+        self._keep = None
+
+
 @contextmanager
-def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=None, **node_values):
+def running_node(
+    folder: Path,
+    *,
+    receive=None,
+    tls: dict | None = None,
+    network: dict | None = None,
+    analysable=None,
+    known=None,
+    **node_values,
+):
     """Run a listener on a free port for the duration of the block."""
     values = {"port": 0, "handshake_seconds": 2, "request_seconds": 2, "idle_seconds": 5, **node_values}
     names = {"certificate": "server.crt", "key": "server.key", "ca": "ca.crt", **(tls or {})}
     settings = Settings(
         data_dir=folder,
         node=NodeSettings(**values),
+        network=NetworkSettings(**{"fast_lane": FAST_LANE, **(network or {})}),
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
     )
-    received, refusals, events, failures = [], [], [], []
+    received, refusals, events, failures, renewals = [], [], [], [], []
 
     def keep(request: StoreRequest, data_set: bytes) -> None:
         if receive is not None:
             receive(request, data_set)
         received.append((request, data_set))
 
-    listener = Listener(settings, keep, refusals.append, events.append, failures.append)
+    def receive_into_memory(request: StoreRequest) -> Gathered:
+        return Gathered(request, keep, settings.node.max_object_bytes)
+
+    hooks = (refusals.append, events.append, failures.append)
+    listener = Listener(settings, receive_into_memory, *hooks, analysable=analysable, renewed=renewals.append)
     listener.start()
     try:
-        yield Node(listener, folder, settings, received, refusals, events, failures)
+        yield Node(listener, folder, settings, received, refusals, events, failures, renewals)
     finally:
         listener.drain(0)
 
@@ -120,6 +159,11 @@ def running_node(folder: Path, *, receive=None, tls: dict | None = None, known=N
 def request_pdu(calling: str = "MODALITY1", called: str = "RADNODE", offers=None) -> bytearray:
     offers = offers or [(VERIFICATION, "1.2.840.10008.1.2"), (CT, EXPLICIT)]
     return bytearray(wire.associate_rq(calling, called, proposed(offers)))
+
+
+def item(item_type: int, content: bytes) -> bytes:
+    """An item or sub-item of an A-ASSOCIATE-RQ."""
+    return struct.pack(">BxH", item_type, len(content)) + content
 
 
 def with_titles(pdu: bytearray, called: bytes | None = None, calling: bytes | None = None) -> bytearray:

@@ -55,6 +55,16 @@ def answer(port: int, context: ssl.SSLContext | None, said: bytes) -> bytes:
             return heard
 
 
+def context_results(pdu: bytes) -> dict[int, int]:
+    """The result of each presentation context of an A-ASSOCIATE-AC (PS3.8 Table 9-18)."""
+    results, offset = {}, 74
+    while offset < len(pdu):
+        if pdu[offset] == 0x21:
+            results[pdu[offset + 4]] = pdu[offset + 6]
+        offset += 4 + int.from_bytes(pdu[offset + 2 : offset + 4])
+    return results
+
+
 @contextmanager
 def scripted_pacs(port: int, pki: Path, status: int | None = 0x0000) -> Iterator[list[bytes]]:
     """A PACS over mutual TLS that answers every C-STORE with `status`; None means that it accepts no report at all.

@@ -185,6 +185,40 @@ def test_run_returns_early_when_woken(node: Node) -> None:
     assert all(0 < seconds <= 0.05 for seconds in waits)
 
 
+def test_commits_in_quick_succession_share_batches_and_are_in_the_trail_within_100_ms(node: Node) -> None:
+    stop, rung, steps = threading.Event(), threading.Event(), list[int]()
+    sequencer = node.sequencer()
+    sequencer.acquire()
+    step = sequencer.step
+    sequencer.step = lambda: steps.append(step()) or steps[-1]
+
+    def wake(seconds: float) -> None:
+        rung.wait(seconds)
+        rung.clear()
+
+    thread = threading.Thread(target=sequencer.run, args=(stop, wake))
+    thread.start()
+    delays = []
+    begun = time.monotonic()
+    for number in range(1, 201):
+        node.add(1)
+        rung.set()
+        if number % 40 == 0:
+            added = time.monotonic()
+            while sequencer.size < number and time.monotonic() - added < 5:
+                time.sleep(0.001)
+            delays.append(time.monotonic() - added)
+    elapsed = time.monotonic() - begun
+    stop.set()
+    rung.set()
+    thread.join()
+    sequencer.close()
+    assert sum(steps) == 200
+    assert len([copied for copied in steps if copied]) <= elapsed / 0.05 + 2
+    assert sorted(delays)[2] < 0.1
+    assert node.verified().signed == 200
+
+
 @pytest.mark.parametrize("kept", [1, 50, -1])
 def test_torn_last_line_is_written_anew(node: Node, kept: int) -> None:
     node.add(3)

@@ -181,6 +181,19 @@ def test_every_listing_is_a_table_or_a_list_of_json_objects(run: Run, arguments:
     assert len(out.splitlines()) >= len(rows)
 
 
+def test_conformance_statement_is_text_for_people_and_json_with_the_same_in_it(run: Run) -> None:
+    code, out, _ = run("conformance", "--json")
+    values = json.loads(out)
+    assert code == 0
+    code, out, _ = run("conformance")
+    assert code == 0
+    for service in values["scp"] + values["scu"]:
+        for row in service["sop_classes"] + service["transfer_syntaxes"]:
+            assert f"| {row['keyword']} | {row['uid']} |" in out
+    for row in values["store_statuses_sent"]:
+        assert f"| {row['status']} | {row['title']} | {row['meaning']} |" in out
+
+
 def test_check_tells_each_finding_and_is_json_too(run: Run) -> None:
     code, out, _ = run("check", "--json")
     rows = {row["subject"]: row for row in json.loads(out)}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from radnode.fitness import Finding, examine
 from radnode.initialise import initialise
@@ -101,3 +104,22 @@ def test_missing_tls_file_is_explained_once(folder: Path) -> None:
     assert list(found) == ["tls.ca", "tls", "destination pacs"]
     assert [text for text in found.values() if "There is no file" in text] == [found["tls.ca"]]
     assert found["destination pacs"] == "not tried: this node's TLS files cannot be used."
+
+
+@pytest.mark.parametrize(("days", "fit", "text"), [(2, True, "valid until "), (-1, False, "no peer is let in")])
+def test_revocation_list_is_looked_at_and_one_that_expired_is_bad(
+    folder: Path, days: int, fit: bool, text: str
+) -> None:
+    key = serialization.load_pem_private_key((folder / "pki/ca.key").read_bytes(), None)
+    issuer = x509.load_pem_x509_certificate((folder / "pki/ca.crt").read_bytes()).subject
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer)
+    builder = builder.last_update(now - datetime.timedelta(days=5)).next_update(now + datetime.timedelta(days=days))
+    made = builder.sign(key, hashes.SHA256())  # type: ignore[arg-type]
+    (folder / "pki/ca.crl").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    edit(folder, lambda config: config.replace('# crl = "pki/ca.crl"', 'crl = "pki/ca.crl"'))
+    found = look(folder)["tls.crl"]
+    assert found.fit is fit
+    assert text in found.text
+    (folder / "pki/ca.crl").write_bytes((folder / "pki/ca.crt").read_bytes())
+    assert look(folder)["tls.crl"].text.endswith("is not a PEM revocation list.")

@@ -15,8 +15,9 @@ from support import films
 from support.rooms import encoded, small
 
 from radnode import identify as module
+from radnode.elements import MAX_DEPTH, MAX_ELEMENTS
 from radnode.errors import IdentityMismatch, InvalidUID, MalformedDataSet, ObjectTooLarge
-from radnode.identify import MAX_DEPTH, MAX_ELEMENTS, check_uid, identify
+from radnode.identify import check_uid, identify
 from radnode.part10 import read_file_meta
 
 LIMIT = 1 << 24

@@ -17,6 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from support import films
 from support.rooms import PEER, Rooms, encoded, modes, request_for, small
 
+from radnode.arrivals import Arrival, Arrivals
 from radnode.errors import (
     AuditError,
     ContextMismatch,
@@ -153,7 +154,7 @@ def test_what_cannot_be_audited_is_not_kept(rooms: Rooms, monkeypatch: pytest.Mo
         raise AuditError("The audit entry could not be written.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rooms.audit, "record", broken)
+        patch.setattr(rooms.audit, "append", broken)
         with pytest.raises(AuditError) as caught:
             receive(rooms)
         assert caught.value.status == 0x0110
@@ -177,21 +178,14 @@ def test_commit_whose_outcome_is_unknown_keeps_what_the_index_names(
     rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit happened and its answer was lost: then the object must stay."""
-    real = database_module.transaction
+    commit = Arrivals.commit
 
-    class Lost:
-        def __init__(self, engine: Any) -> None:
-            self._inner = real(engine)
-
-        def __enter__(self) -> Any:
-            return self._inner.__enter__()
-
-        def __exit__(self, *error: Any) -> None:
-            self._inner.__exit__(*error)
-            raise StoreUnavailable("lost")
+    def lost(self: Arrivals, arrival: Arrival) -> bool:
+        commit(self, arrival)
+        raise StoreUnavailable("lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr("radnode.intake.transaction", Lost)
+        patch.setattr(Arrivals, "commit", lost)
         with pytest.raises(StoreUnavailable):
             receive(rooms)
     receipt = receive(rooms)
@@ -245,7 +239,7 @@ def test_junk_and_too_large_objects_have_their_status(rooms: Rooms) -> None:
     with pytest.raises(MalformedDataSet) as malformed:
         rooms.intake.receive(request, b"junk" * 10)
     with pytest.raises(ObjectTooLarge) as large:
-        rooms.intake.receive(request, memoryview(bytes((1 << 24) + 1)))
+        receive(rooms, TextValue="x" * (1 << 24))
     assert (malformed.value.status, large.value.status) == (0xC000, 0xA700)
     assert nothing_is_kept(rooms)
 

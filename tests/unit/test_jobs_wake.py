@@ -68,3 +68,55 @@ def test_every_process_of_a_role_is_woken(tmp_path: Path, monkeypatch: pytest.Mo
 def test_sleep_of_less_than_nothing_returns(tmp_path: Path) -> None:
     with Sleeper(tmp_path, "worker") as sleeper:
         assert not sleeper.sleep(-5.0)
+
+
+def test_one_bell_finds_whoever_came_after_its_last_ring(tmp_path: Path) -> None:
+    bell = Bell(tmp_path)
+    for turn in range(30):
+        bell.ring("worker")
+        with Sleeper(tmp_path, "worker") as sleeper:
+            time.sleep(0.15 * (turn % 10 == 9))  # long enough for the bell to trust what it read
+            bell.ring("worker")
+            bell.ring("worker")
+            assert sleeper.sleep(5)
+
+
+def test_one_bell_removes_the_socket_of_the_killed_and_rings_who_took_its_place(tmp_path: Path) -> None:
+    bell = Bell(tmp_path)
+    Sleeper(tmp_path, "worker")._socket.close()
+    time.sleep(0.15)
+    bell.ring("worker")
+    bell.ring("worker")
+    assert list(tmp_path.iterdir()) == []
+    with Sleeper(tmp_path, "worker") as sleeper:
+        bell.ring("worker")
+        assert sleeper.sleep(5)
+
+
+def test_folder_that_was_made_again_is_found_by_the_same_bell(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    bell = Bell(folder)
+    for _ in range(2):
+        with Sleeper(folder, "worker") as sleeper:
+            bell.ring("worker")
+            assert sleeper.sleep(5)
+        folder.rmdir()
+        bell.ring("worker")
+
+
+def test_many_threads_ring_one_bell(tmp_path: Path) -> None:
+    bell, stop = Bell(tmp_path), threading.Event()
+
+    def ring() -> None:
+        while not stop.is_set():
+            bell.ring("worker")
+
+    threads = [threading.Thread(target=ring) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        with Sleeper(tmp_path, "worker") as sleeper:
+            assert sleeper.sleep(5)
+    stop.set()
+    for thread in threads:
+        thread.join(10)

@@ -57,6 +57,7 @@ def test_client_certificate_is_optional_only_when_the_settings_say_so(folder):
         ({"certificate": "ca.key"}, "not a PEM certificate and its"),
         ({"ca": "server.key"}, "no PEM certificate of an authority"),
         ({"crl": "server.key"}, "not a PEM revocation list"),
+        ({"crl": "ca.crt"}, "not a PEM revocation list"),
         ({"certificate": "."}, "cannot be read: IsADirectoryError"),
     ],
 )

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from support import unseal as independent
+from support.sealed import header_of, open_sealed, seal
 
 from radnode.storage import sealing
-from radnode.storage.sealing import Kind, read_header, seal, unseal
+from radnode.storage.sealing import Kind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sealed-object.md").read_text(encoding="utf-8")
 PARAMETERS = {
@@ -40,9 +41,9 @@ def test_vector_opens_in_both_readers(name: str) -> None:
     sealed = bytes.fromhex(body)
     expected = b"" if plaintext == "-" else bytes.fromhex(plaintext)
     assert len(expected) == int(size)
-    assert unseal(sealed, PARAMETERS["study key"]) == expected
+    assert open_sealed(sealed, PARAMETERS["study key"]) == expected
     assert independent.unseal(sealed, PARAMETERS["study key"]) == expected
-    header = read_header(sealed)
+    header = header_of(sealed)
     assert (header.key_id, header.object_id) == (PARAMETERS["key id"], PARAMETERS["object id"])
     assert header.commitment.hex() == commitment
 

@@ -1,0 +1,132 @@
+"""Arrivals: instance, job and audit entry in one commit, shared by all who wait for one at that moment.
+
+A commit costs one write to the disk however many rows it holds. Who finds none running leads: it commits for itself at
+once, and what arrives meanwhile waits and is committed together next, led by the first of those who wait. So a single
+association never waits for others, and many never wait for each other's turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from radnode.audit.events import AuditRecord
+from radnode.errors import StoreUnavailable
+from radnode.jobs.database import transaction
+from radnode.jobs.index import InstanceRow, add_instance
+from radnode.model import JobKind
+from radnode.stores import Stores
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One instance whose object is durable; `enqueue` whether the worker is to analyse it."""
+
+    row: InstanceRow
+    record: AuditRecord
+    enqueue: bool
+
+
+class Arrivals:
+    """Commits arrivals into one node's stores; shared by the threads of a process."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._guard = threading.Lock()
+        self._led = False  # whether a thread leads, or was told to
+        self._waiting: deque[_Ticket] = deque()
+
+    def commit(self, arrival: Arrival) -> bool:
+        """Return True when instance, job and audit entry are durable; False: it was known, nothing was written.
+
+        Raises:
+            StoreUnavailable: the database cannot be written now; nothing of this arrival was.
+            AuditError: the audit entry cannot be written; nothing of this arrival was.
+        """
+        ticket = _Ticket(arrival, self._stores.audit.compose(arrival.record))
+        with self._guard:
+            self._waiting.append(ticket)
+            if not self._led:
+                self._call_next()
+        try:
+            ticket.called.acquire()
+        except BaseException:  # Ctrl-C in this thread, which others may be waiting for
+            self._leave(ticket)
+            raise
+        if ticket.leads:
+            self._lead()
+        if isinstance(ticket.outcome, bool):
+            return ticket.outcome
+        raise ticket.outcome
+
+    def _call_next(self) -> None:
+        """Make the first who waits lead, if there is one; the guard is held."""
+        self._led = bool(self._waiting)
+        if self._led:
+            self._waiting[0].leads = True
+            self._waiting[0].called.release()
+
+    def _leave(self, ticket: _Ticket) -> None:
+        with self._guard:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+                if ticket.leads:
+                    self._call_next()
+
+    def _lead(self) -> None:
+        """Commit for everybody who waits now, this thread among them; then let the first of the others lead."""
+        with self._guard:
+            group = list(self._waiting)
+            self._waiting.clear()
+        try:
+            self._settle(group)
+        finally:
+            with self._guard:
+                self._call_next()
+            for ticket in group[1:]:
+                ticket.called.release()
+        new = [ticket for ticket in group if ticket.outcome is True]
+        if any(ticket.arrival.enqueue for ticket in new):
+            self._stores.wake("worker")
+        if new:
+            self._stores.wake("sequencer")
+
+    def _settle(self, group: list[_Ticket]) -> None:
+        """Give every ticket its outcome; what one of them breaks, the others do not share."""
+        try:
+            self._write(group)
+        except StoreUnavailable as error:  # no fault of any arrival, and each would wait for it again
+            for ticket in group:
+                ticket.outcome = StoreUnavailable(str(error))
+        except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to the threads that wait)
+            if len(group) == 1:
+                group[0].outcome = error
+                return
+            for ticket in group:
+                self._settle([ticket])
+
+    def _write(self, group: list[_Ticket]) -> None:
+        with transaction(self._stores.engine) as tx:
+            new = [add_instance(tx, ticket.arrival.row) for ticket in group]
+            added = [ticket for ticket, is_new in zip(group, new, strict=True) if is_new]
+            if subjects := [ticket.arrival.row.instance for ticket in added if ticket.arrival.enqueue]:
+                self._stores.queue.add_all(tx, JobKind.ANALYSE, subjects)
+            if added:
+                self._stores.audit.append(tx, [ticket.entry for ticket in added])
+        for ticket, is_new in zip(group, new, strict=True):
+            ticket.outcome = is_new
+
+
+class _Ticket:
+    """One arrival that waits to be called: to lead, or to take its outcome."""
+
+    __slots__ = ("arrival", "called", "entry", "leads", "outcome")
+
+    def __init__(self, arrival: Arrival, entry: str) -> None:
+        self.arrival = arrival
+        self.entry = entry
+        self.called = threading.Lock()
+        self.called.acquire()
+        self.leads = False
+        self.outcome: bool | Exception = StoreUnavailable("The commit was interrupted; send the instance again.")

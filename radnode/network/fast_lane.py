@@ -1,0 +1,134 @@
+"""The fast lane: P-DATA read from the socket straight into the reception of its data set.
+
+While an association is established and has nothing to send, the thread of the upper layer waits here for the peer.
+It reads each P-DATA-TF piece by piece (PS3.8 9.3.5): command sets into memory, data sets to where the node wants them,
+and it keeps and answers a C-STORE itself. No object is made per PDU, no other thread is woken, nothing polls. Any other
+PDU goes to pynetdicom's state machine as it would without the lane, and any other message to the association's thread.
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+from typing import Any
+
+from radnode.network import wire
+from radnode.network.command_set import Command, MalformedCommand, Tag
+from radnode.network.messages import COMMAND, Message
+from radnode.network.upper_layer import P_DATA, UpperLayer
+
+_WAIT_MILLISECONDS = 100  # how long an abort by this node may wait until an idle association notices
+_VALUE = struct.Struct(">LBB")  # item length, presentation context ID, message control header (PS3.8 Table 9-23)
+_COUNTED = 2  # bytes of that header that the item length counts
+_MALFORMED = "pdu_malformed", "The peer sent a PDU that breaks PS3.8 section 9.3."
+
+
+class FastLane(UpperLayer):
+    """An upper layer that reads P-DATA itself."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._value_header = memoryview(bytearray(_VALUE.size))
+        self._is_serving = False
+
+    def idle_timer_expired(self) -> bool:
+        """Say whether the peer was silent for too long; while it waits for this node it is not."""
+        return not self._is_serving and bool(super().idle_timer_expired())
+
+    def _is_transport_event(self) -> bool:
+        """Read in the lane until there is an event for the state machine, or nothing to read for a moment."""
+        while self._may_wait():
+            if not self._readable():
+                return False
+            self.restart_idle_timer()
+            self._read_pdu_data()
+        return not self.event_queue.empty() or super()._is_transport_event()
+
+    def _may_wait(self) -> bool:
+        """Say whether only the peer can make something happen."""
+        return (
+            self.state_machine.current_state == "Sta6"
+            and self.event_queue.empty()
+            and self.to_provider_queue.empty()
+            and not self._kill_thread
+            and not self._association.messages.busy
+        )
+
+    def _readable(self) -> bool:
+        """Wait a moment for the peer."""
+        connection = self.socket.socket
+        if connection is None or getattr(connection, "pending", int)():
+            return True
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        return bool(poll.poll(_WAIT_MILLISECONDS))
+
+    def _read_body(self, header: bytes, deadline: float) -> None:
+        """Read P-DATA of an established association here; any other PDU is pynetdicom's."""
+        if header[0] != P_DATA or self.state_machine.current_state != "Sta6":
+            super()._read_body(header, deadline)
+            return
+        length = int.from_bytes(header[2:], "big")
+        try:
+            message = self._read_values(length, deadline)
+        except ValueError:
+            self.violation(*_MALFORMED)
+        except MalformedCommand:
+            self.violation("message_malformed", "The peer sent no legal DIMSE message.")
+        else:
+            if message is not None:
+                self._serve(message)
+
+    def _read_values(self, length: int, deadline: float) -> Message | None:
+        """Read the presentation data values of one PDU; return the message that is complete with the last.
+
+        Raises:
+            ValueError: an item length lies, a context was not accepted, there is no value, or one after the end.
+            MalformedCommand: a breach of PS3.8 Annex E.
+            TimeoutError, OSError: as `DeadlineSocket.fill`.
+        """
+        message, left = None, length
+        while left or not length:
+            if left < _VALUE.size or message is not None:
+                raise ValueError
+            self._fill(self._value_header, deadline)
+            item, context_id, control = _VALUE.unpack(self._value_header)
+            size = item - _COUNTED
+            left -= _VALUE.size + size
+            if size < 0 or left < 0 or context_id not in self._association.accepted_identifiers:
+                raise ValueError
+            message = self._read_value(context_id, control, size, deadline)
+        return message
+
+    def _read_value(self, context_id: int, control: int, size: int, deadline: float) -> Message | None:
+        """Read one fragment to where it goes."""
+        messages = self._association.messages
+        if control & COMMAND:
+            fragment = bytearray(size)
+            self._fill(memoryview(fragment), deadline)
+            return messages.take_command(context_id, control, bytes(fragment))
+        reception, left = messages.data_begins(context_id), size
+        while left:
+            room = reception.room()[:left]
+            self._fill(room, deadline)
+            reception.advance(len(room))
+            left -= len(room)
+        return messages.data_came(size, control)
+
+    def _fill(self, view: memoryview, deadline: float) -> None:
+        if self.socket.fill(view, deadline) < len(view):
+            raise ConnectionResetError
+
+    def _serve(self, message: Message) -> None:
+        """Keep and answer a C-STORE here and now; leave every other message to the association's thread."""
+        if message.command.ushort(Tag.COMMAND_FIELD) != Command.C_STORE:
+            self._association.messages.hand_over(message)
+            return
+        self._is_serving = True
+        try:
+            answer = self._association.answer(message)
+        finally:
+            self.restart_idle_timer()
+            self._is_serving = False
+        for pdu in wire.p_data(message.context_id, answer, command=True, max_length=0):
+            self.socket.send(pdu)

@@ -1,0 +1,176 @@
+"""What `scripts/fuzz` throws bytes at: one function a parser, which raises only for a finding.
+
+The first byte of an input chooses a variant where a target has several (transfer syntax, lane); the rest is what the
+parser gets. tests/property/test_fuzz_corpus.py sends every file of tests/corpus through the same functions.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import struct
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+from pydicom.filereader import read_dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+)
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+
+from radnode import pki
+from radnode.errors import InputError, MalformedDataSet, SealBroken
+from radnode.identify import Identity, identify
+from radnode.network import command_set, screen, wire
+from radnode.part10 import read_file_meta
+from radnode.storage import sealing
+from support import raw_peer
+from support.network import Node, read_pdu
+
+MAX_INFLATED = 1 << 20  # bytes; what a deflate bomb of a fuzzer may become
+STUDY_KEY = bytes(range(32))
+_OPEN = contextlib.ExitStack()  # listeners, for the life of the process
+atexit.register(_OPEN.close)
+SYNTAXES = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+)
+
+
+def fuzz_identify(data: bytes) -> None:
+    """An Identity or an InputError; where pydicom reads the same bytes without complaint, the same UIDs."""
+    syntax, data_set = SYNTAXES[data[0] % len(SYNTAXES)] if data else SYNTAXES[0], data[1:]
+    with contextlib.suppress(InputError):
+        check_against_pydicom(identify(data_set, syntax, MAX_INFLATED), data_set, syntax)
+
+
+def check_against_pydicom(found: Identity, data_set: bytes, syntax: str) -> None:
+    """Compare the UIDs that were found with pydicom's reading of the same bytes."""
+    uid = UID(syntax)
+    if uid.is_deflated:
+        data_set = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data_set)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom says what it thinks of odd values
+        try:
+            dataset = read_dataset(BytesIO(data_set), uid.is_implicit_VR, uid.is_little_endian)
+            raw = {keyword: dataset.get_item(keyword).value for keyword in Identity.__slots__ if keyword in dataset}
+        except Exception:  # noqa: BLE001 - what pydicom cannot read at all it does not contradict
+            return
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        value = raw.get(keyword)
+        text = value.rstrip(b"\0 ").decode("latin-1") if isinstance(value, bytes) else str(value)
+        assert text == getattr(found, keyword), keyword
+
+
+def fuzz_part10(data: bytes) -> None:
+    """A FileMeta whose data set begins within the file, or MalformedDataSet."""
+    with contextlib.suppress(MalformedDataSet):
+        meta = read_file_meta(data)
+        assert 132 < meta.offset <= len(data)
+
+
+def fuzz_command_set(data: bytes) -> None:
+    """A command set that can be asked everything and answered, or MalformedCommand."""
+    with contextlib.suppress(command_set.MalformedCommand):
+        command = command_set.CommandSet.parse(data)
+        for tag in (command_set.Tag.AFFECTED_SOP_CLASS_UID, command_set.Tag.AFFECTED_SOP_INSTANCE_UID):
+            uid = command.uid(tag)
+            assert uid is None or 0 < len(uid) <= 64
+        if command.is_answered:
+            command_set.CommandSet.parse(command_set.response(command, 0))
+        _ = command.has_data_set
+
+
+def fuzz_request(data: bytes) -> None:
+    """An A-ASSOCIATE-RQ is screened, then decoded by pynetdicom; no warning quotes more than digits and periods."""
+    request = bytearray(struct.pack(">BxL", 1, len(data)) + data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", r"Invalid value for VR UI: '[0-9. ]+(\\x00)?'\.")
+        try:
+            screen.titles(request)
+            screen.supports_version_1(request)
+            screen.make_decodable(request)
+            pdu = A_ASSOCIATE_RQ()
+            pdu.decode(bytes(request))
+            pdu.to_primitive()
+        except Warning:
+            raise
+        except Exception:  # noqa: BLE001 - pynetdicom's decoders raise whatever the bytes make them raise
+            return
+
+
+def fuzz_wire(data: bytes) -> None:
+    """The requesting side reads an answer, or raises ProtocolError."""
+    with contextlib.suppress(wire.ProtocolError):
+        for _, fragment in wire.read_p_data(data):
+            fuzz_command_set(fragment)
+    with contextlib.suppress(wire.ProtocolError):
+        wire.read_associate_ac(data)
+
+
+def fuzz_association(data: bytes) -> None:
+    """A real listener: PDU by PDU, then the peer closes. It ends the connection, and nothing unexpected was raised.
+
+    Bit 0 of the first byte: begin with a legal request. Bits 1 and up: which lane.
+    """
+    flags, rest = (data[0], data[1:]) if data else (0, b"")
+    node = _node(raw_peer.LANES[(flags >> 1) % len(raw_peer.LANES)])
+    pdus = [raw_peer.REQUEST, *raw_peer.cut(rest)] if flags & 1 else raw_peer.cut(rest)
+    with raw_peer.connect(node) as connection:
+        with contextlib.suppress(ConnectionError):
+            for pdu in pdus:
+                connection.sendall(pdu)
+                if pdu[:1] == b"\x01" and raw_peer.is_whole(pdu) and not read_pdu(connection):
+                    break
+        raw_peer.finish(connection)
+    assert set(node.failures) <= raw_peer.REPORTED, node.failures
+    for kept in (node.received, node.refusals, node.events, node.failures):
+        kept.clear()
+
+
+def fuzz_sealing(data: bytes) -> None:
+    """A changed sealed object opens as what was sealed or not at all; also when its header's checksum was mended."""
+    mended = data[:120] + struct.pack(">I", zlib.crc32(data[:120])) + data[124:]
+    for sealed in (data, mended):
+        with contextlib.suppress(SealBroken):
+            header = sealing.read_header(sealed)
+            assert header.encode() == sealed[: sealing.HEADER]
+            assert len(sealing.unseal(sealed, STUDY_KEY)) == header.length
+
+
+@cache
+def _node(lane: bool) -> Node:
+    """One listener a lane."""
+    return _OPEN.enter_context(raw_peer.plain_node(_pki(), lane))
+
+
+@cache
+def _pki() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="radnode-fuzz-"))
+    pki.make_test_pki(folder)
+    return folder
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "identify": fuzz_identify,
+    "part10": fuzz_part10,
+    "command_set": fuzz_command_set,
+    "request": fuzz_request,
+    "wire": fuzz_wire,
+    "association": fuzz_association,
+    "sealing": fuzz_sealing,
+}

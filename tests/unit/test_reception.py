@@ -1,0 +1,275 @@
+"""A reception: sealed while it arrives, in bounded memory, and nothing remains of what is not kept."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian
+from support.rooms import PEER, Rooms, encoded, request_for, small
+
+from radnode import reception as module
+from radnode.errors import (
+    DuplicateInstance,
+    IdentityMismatch,
+    MalformedDataSet,
+    ObjectTooLarge,
+    RadnodeError,
+    SealBroken,
+    StoreUnavailable,
+)
+from radnode.intake import Receipt
+from radnode.model import PeerIdentity, StoreRequest
+from radnode.part10 import read_file_meta
+from radnode.reception import InstanceReception
+from radnode.storage import objects
+from radnode.storage.sealing import CHUNK
+
+HEAD = encoded(small())
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Iterator[Rooms]:
+    found = Rooms(tmp_path)
+    yield found
+    found.close()
+
+
+def private(size: int, group: int = 0x0041) -> bytes:
+    """A private element of so many bytes, which stands behind the identity."""
+    return struct.pack("<HH2s2xI", group, 0x1001, b"OB", size) + bytes(size)
+
+
+def big(size: int, number: int = 1) -> bytes:
+    """A data set of exactly `size` bytes."""
+    head = encoded(small(number))
+    return head + private(size - len(head) - 12)
+
+
+def begin(rooms: Rooms, request: StoreRequest | None = None) -> InstanceReception[Receipt]:
+    return rooms.intake.begin(request or request_for(small()))
+
+
+def push(reception: InstanceReception[Receipt], data: bytes, step: int = 1 << 30) -> None:
+    """Write `data` the way a reader of PDUs of `step` bytes does."""
+    position = 0
+    while position < len(data):
+        room = reception.room()
+        count = min(len(room), step, len(data) - position)
+        room[:count] = data[position : position + count]
+        reception.advance(count)
+        position += count
+
+
+def kept(rooms: Rooms) -> bytes:
+    (file,) = rooms.object_files()
+    part10 = rooms.vault.get(bytes.fromhex(file.stem))
+    return part10[read_file_meta(part10).offset :]
+
+
+def nothing_remains(rooms: Rooms) -> bool:
+    tables = [rooms.count(name) for name in ("instances", "jobs", "audit_entries")]
+    return tables == [0, 0, 0] and rooms.object_files() == []
+
+
+def header_length() -> int:
+    return len(module.file_header(request_for(small())))
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 5])
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+@pytest.mark.parametrize("step", [16_378, 1 << 30])
+def test_object_of_any_size_is_kept_byte_for_byte(rooms: Rooms, chunks: int, beyond: int, step: int) -> None:
+    data = big(chunks * CHUNK - header_length() + beyond)
+    reception = begin(rooms)
+    push(reception, data, step)
+    assert reception.finish().size == len(data)
+    assert kept(rooms) == data
+
+
+def test_object_is_written_sealed_while_it_arrives(rooms: Rooms) -> None:
+    reception = begin(rooms)
+    push(reception, big(3 * CHUNK)[: 2 * CHUNK])
+    (file,) = rooms.object_files()
+    assert file.suffix == ".tmp"
+    assert file.stat().st_size >= CHUNK
+    assert b"SECRET" not in file.read_bytes()
+    reception.abandon()
+    assert nothing_remains(rooms)
+
+
+def test_abandoned_reception_leaves_nothing(rooms: Rooms) -> None:
+    for size in (0, 10, CHUNK, 3 * CHUNK):
+        reception = begin(rooms)
+        push(reception, big(4 * CHUNK)[:size])
+        reception.abandon()
+    assert nothing_remains(rooms)
+
+
+def test_room_is_never_empty_whatever_went_wrong(rooms: Rooms) -> None:
+    reception = begin(rooms)
+    for _ in range(100):
+        assert len(reception.room()) > 0
+        reception.advance(len(reception.room()))
+    with pytest.raises(MalformedDataSet):
+        reception.finish()
+    assert nothing_remains(rooms)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (HEAD + b"junk behind" + bytes(4 * CHUNK), MalformedDataSet),
+        (big(3 * CHUNK)[:-1], MalformedDataSet),
+        (b"", IdentityMismatch),
+        (big(17 << 20), ObjectTooLarge),
+        (big(3 * CHUNK, number=2), IdentityMismatch),
+    ],
+    ids=["junk", "cut", "nothing", "too large", "another instance"],
+)
+def test_what_is_refused_is_taken_to_its_end_and_leaves_nothing(
+    rooms: Rooms, data: bytes, error: type[RadnodeError]
+) -> None:
+    reception = begin(rooms)
+    push(reception, data, 100_000)
+    with pytest.raises(error):
+        reception.finish()
+    assert nothing_remains(rooms)
+    assert not rooms.intake.receive(request_for(small()), HEAD).known
+
+
+def test_object_over_the_limit_is_given_up_where_the_limit_is(rooms: Rooms) -> None:
+    reception = begin(rooms)
+    data = big(32 << 20)
+    push(reception, data[: 1 << 24])
+    assert rooms.object_files()
+    push(reception, data[1 << 24 : (1 << 24) + 1])
+    assert not rooms.object_files()
+    with pytest.raises(ObjectTooLarge, match="max_object_bytes"):
+        reception.finish()
+
+
+def test_chunks_wait_for_the_study_and_not_without_bound(rooms: Rooms) -> None:
+    study = HEAD.index(b"\x20\x00\x0d\x00")
+    late = HEAD[:study] + private(1 << 20, group=0x0019) + HEAD[study:]
+    receipt = rooms.intake.receive(request_for(small()), late)
+    assert receipt.study == rooms.pseudonyms.study("1.2.3")
+    assert kept(rooms) == late
+    dataset = small(2)
+    too_late = encoded(dataset)[:study] + private(module.MAX_WAITING, group=0x0019) + encoded(dataset)[study:]
+    with pytest.raises(ObjectTooLarge, match="Study Instance UID does not stand in the first 8 MiB"):
+        rooms.intake.receive(request_for(dataset), too_late)
+    assert len(rooms.object_files()) == 1
+
+
+def test_disk_that_fills_up_in_the_middle_leaves_nothing(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, left = os.write, 2 * CHUNK
+
+    def write(descriptor: int, data: memoryview) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real(descriptor, data[:left])
+        left -= written
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects.os, "write", write)
+        reception = begin(rooms)
+        push(reception, big(6 * CHUNK))
+        assert not rooms.object_files()
+        with pytest.raises(StoreUnavailable, match="No space left"):
+            reception.finish()
+    assert nothing_remains(rooms)
+    assert not rooms.intake.receive(request_for(small()), HEAD).known
+
+
+def test_twenty_receptions_at_once_hold_two_chunks_each_and_none_when_they_are_through(rooms: Rooms) -> None:
+    taken: list[Any] = []
+    real = rooms.vault.buffers.take
+
+    def take() -> memoryview:
+        buffer = real()
+        if not any(buffer is known for known in taken):
+            taken.append(buffer)
+        return buffer
+
+    rooms.vault.buffers.take = take  # type: ignore[method-assign]
+    receptions = [begin(rooms, request_for(small(number))) for number in range(20)]
+    data = [big(10 * CHUNK, number) for number in range(20)]
+    for start in range(0, 10 * CHUNK, 100_000):
+        for reception, content in zip(receptions, data, strict=True):
+            push(reception, content[start : start + 100_000])
+    assert [reception.finish().known for reception in receptions] == [False] * 20
+    assert len(taken) <= 2 * 20
+    before = len(taken)
+    assert not rooms.intake.receive(request_for(small(21)), big(10 * CHUNK, 21)).known
+    assert len(taken) == before  # used again
+
+
+def test_receptions_in_threads_keep_their_bytes_apart(rooms: Rooms) -> None:
+    receipts: dict[int, Receipt] = {}
+
+    def send(number: int) -> None:
+        data = encoded(small(number)) + struct.pack("<HH2s2xI", 0x41, 0x1001, b"OB", CHUNK) + bytes([number]) * CHUNK
+        receipts[number] = rooms.intake.receive(request_for(small(number)), data)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(receipts) == list(range(8))
+    ends = sorted(rooms.vault.get(bytes.fromhex(file.stem))[-CHUNK:] for file in rooms.object_files())
+    assert ends == [bytes([number]) * CHUNK for number in range(8)]
+
+
+def test_same_instance_from_another_peer_is_the_same(rooms: Rooms) -> None:
+    data = big(3 * CHUNK)
+    rooms.intake.receive(request_for(small()), data)
+    other = replace(request_for(small()), peer=PeerIdentity("A-LONGER-TITLE", PEER.certificate, PEER.address))
+    assert rooms.intake.receive(other, data).known
+    assert len(rooms.object_files()) == 1
+
+
+@pytest.mark.parametrize("position", [300, CHUNK, -1])
+def test_one_other_byte_anywhere_is_another_instance(rooms: Rooms, position: int) -> None:
+    data = big(3 * CHUNK)
+    rooms.intake.receive(request_for(small()), data)
+    changed = bytearray(data)
+    changed[position] ^= 1
+    with pytest.raises(DuplicateInstance):
+        rooms.intake.receive(request_for(small()), bytes(changed))
+    assert kept(rooms) == data
+
+
+def test_instance_whose_kept_object_is_damaged_or_gone_is_not_promised_again(rooms: Rooms) -> None:
+    rooms.intake.receive(request_for(small()), HEAD)
+    (file,) = rooms.object_files()
+    sealed = bytearray(file.read_bytes())
+    sealed[-1] ^= 1
+    file.write_bytes(sealed)
+    with pytest.raises(SealBroken) as broken:
+        rooms.intake.receive(request_for(small()), HEAD)
+    assert rooms.object_files() == [file]
+    file.unlink()
+    with pytest.raises(StoreUnavailable) as gone:
+        rooms.intake.receive(request_for(small()), HEAD)
+    assert (broken.value.status, gone.value.status) == (0xA700, 0xA700)
+    assert rooms.object_files() == []
+    assert [rooms.count(name) for name in ("instances", "jobs", "audit_entries")] == [1, 1, 1]
+
+
+def test_unknown_transfer_syntax_is_kept_as_it_is_named(rooms: Rooms) -> None:
+    request = replace(request_for(small()), transfer_syntax_uid="1.2.3.4.5")
+    receipt = rooms.intake.receive(request, HEAD)
+    assert not receipt.known
+    with pytest.raises(DuplicateInstance):
+        rooms.intake.receive(request_for(small(), ExplicitVRLittleEndian), HEAD)
