@@ -74,11 +74,11 @@ def receive(
     ways = {scenario.name: scenario for scenario in SCENARIOS}
     chosen = _named(scenarios, ways) if scenarios else list(SCENARIOS)
     sizes = Sizes(min(ct, 20), min(dx, 4), 1) if quick else Sizes(ct, dx, rounds)
-    samples = _run(lambda folder: measure(recipes, sizes, folder, chosen, lambda line: click.echo(line, err=True)))
     lines = [
         *machine.describe(),
         f"medians over {sizes.rounds} rounds; {sizes.ct} CT or {sizes.dx} DX in each measurement",
     ]
+    samples = _run(lambda folder: measure(recipes, sizes, folder, chosen, lambda line: click.echo(line, err=True)))
     if quick:
         lines.append("quick: shows that it works and measures nothing")
     report = table.render(table.Samples(samples), recipes, lines)

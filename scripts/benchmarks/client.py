@@ -50,7 +50,7 @@ class Sent:
     begun: float
     ended: float
     data_set_bytes: int
-    latencies: tuple[float, ...]  # seconds from the first byte of a request to the last of its response, sorted
+    latencies: tuple[float, ...]  # seconds from a request's first byte to its response's last, sorted; none unanswered
     tls: str
 
     @property
@@ -166,7 +166,8 @@ def _send(pipe: Connection, target: Target, kind: Kind, count: int) -> Sent:
                 raise PushFailed("no A-RELEASE-RP")
         sizes = [message.data_set_bytes for message in messages]
         sent = sum(sizes[number % len(sizes)] for number in range(count))
-        return Sent(begun, ended, sent, tuple(latencies), connection.version() or "")
+        answered = tuple(latencies) if target.answers else ()
+        return Sent(begun, ended, sent, answered, connection.version() or "")
 
 
 def connect(target: Target) -> ssl.SSLSocket:
