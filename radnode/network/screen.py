@@ -48,8 +48,7 @@ def make_decodable(request: bytearray) -> None:
     """Change what pynetdicom would stumble over: version bits beside bit 0, illegal titles, items nobody reads.
 
     Raises:
-        ValueError: an item is longer than what holds it or stands where it may not, or a UID has other characters
-            than digits and periods.
+        ValueError: an item is longer than what holds it, or a UID has other characters than digits and periods.
     """
     if supports_version_1(request):
         request[6:8] = b"\x00\x01"

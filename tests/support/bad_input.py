@@ -124,12 +124,15 @@ class Target:
         """The status that one object gets, on an association of its own, with these changes to the command."""
         return self.store_bytes(rooms.encoded(dataset, syntax), str(dataset.SOPInstanceUID), syntax=syntax, **changes)
 
-    def store_bytes(self, data_set: bytes, SOPInstanceUID: str, *, syntax: str = EXPLICIT, **changes: int | str) -> int:
-        """The status that these bytes get, sent as a CT image; a C-ECHO on the same association must go on after it."""
+    def store_bytes(
+        self, data_set: bytes, SOPInstanceUID: str, *, sop_class: str = CT, syntax: str = EXPLICIT, **changes: int | str
+    ) -> int:
+        """The status that these bytes get; a C-ECHO on the same association must go on after it."""
         with self.connect() as connection:
-            connection.sendall(request_pdu(offers=[(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), (CT, syntax)]))
+            connection.sendall(request_pdu(offers=[(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), (sop_class, syntax)]))
             assert read_pdu(connection)[:1] == b"\x02"
-            values = store_command(**{"AFFECTED_SOP_INSTANCE_UID": SOPInstanceUID, **changes})
+            names = {"AFFECTED_SOP_CLASS_UID": sop_class, "AFFECTED_SOP_INSTANCE_UID": SOPInstanceUID}
+            values = store_command(**{**names, **changes})
             status = command(connection, 3, values, data_set).ushort(Tag.STATUS)
             assert command(connection, 1, ECHO).ushort(Tag.STATUS) == 0
             connection.sendall(wire.RELEASE_RQ_PDU)
@@ -185,7 +188,7 @@ class Target:
         if peak is not None:
             assert self.census().peak - before.memory < peak
         told += self.log()[lines:]
-        assert Counter(explanation(line) for line in told if line["level"] != "info") == Counter(explanations)
+        assert Counter(explanation(line) for line in told if is_trouble(line)) == Counter(explanations)
         assert [line for line in told if "dropped" in line or not KEYS.issuperset(line)] == []
         refused = sorted(line["rule"] for line in told if line["event"] == "peer_refused")
 
@@ -266,6 +269,11 @@ def raw_data_set(uid: str, /, **values: bytes) -> bytes:
     return encoded
 
 
+def is_trouble(line: dict[str, Any]) -> bool:
+    """Whether a line tells of something that intake refused or that went wrong there."""
+    return line["level"] != "info" and line["role"] == "intake"
+
+
 def explanation(line: dict[str, Any]) -> str:
     """The rule, or else the status, that a line above level "info" gives, with a sentence on why or what to do."""
     assert re.fullmatch(r"[A-Z].*\.", line["advice"] if "rule" in line else line["message"])
@@ -286,15 +294,16 @@ def forget_peak(pid: int) -> None:
 
 
 @contextmanager
-def target_in(folder: Path, lane: str, **overrides: str) -> Iterator[Target]:
-    """A node that serves intake alone in one lane, with short deadlines, a revocation list and these overrides."""
+def target_in(folder: Path, lane: str, *more: str, **overrides: str) -> Iterator[Target]:
+    """A node that serves intake and `more` in one lane, with short deadlines, a revocation list and these overrides."""
     revoked = {"RADNODE_TLS__CRL": "pki/ca.crl"}
     with NodeProcess(folder / "node", overrides={**DEADLINES, **revoked, **LANES[lane], **overrides}) as node:
         pki = node.folder / "pki"
         resigned(pki, pki / "expired.crt", -20 * DAY, -DAY)
         revocation_list(pki, pki / "ca.crl", resigned(pki, pki / "revoked.crt", -DAY, 9 * DAY))
         make_test_pki(folder / "foreign")
-        node.start(role="intake", wait=("intake", "sequencer"))
+        roles = ("intake", *more)
+        node.start(role=",".join(roles), wait=(*roles, "sequencer"))
         target = Target(node)
         yield target
         target.close()
