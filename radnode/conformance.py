@@ -53,10 +53,8 @@ def statement(node: Node) -> dict[str, Any]:
         "implementation": {
             "name": "radnode",
             "version": radnode.__version__,
-            "file_meta_class_uid": IMPLEMENTATION_CLASS_UID,
-            "file_meta_version_name": IMPLEMENTATION_VERSION_NAME,
-            "association_class_uid": wire.IMPLEMENTATION_CLASS_UID,
-            "association_version_name": wire.IMPLEMENTATION_VERSION_NAME,
+            "class_uid": IMPLEMENTATION_CLASS_UID,
+            "version_name": IMPLEMENTATION_VERSION_NAME,
         },
         "application_entity": {
             "ae_title": settings.node.ae_title,

@@ -31,9 +31,8 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     yield f"# DICOM conformance statement: {implementation['name']} {implementation['version']}"
     yield ""
     yield f"Application Entity {entity['ae_title']}: Storage and Verification SCP, Storage and Verification SCU."
-    yield f"Implementation Class UID {implementation['association_class_uid']},"
-    yield f"Implementation Version Name {implementation['association_version_name']} on the network;"
-    yield f"{implementation['file_meta_class_uid']}, {implementation['file_meta_version_name']} in stored objects."
+    yield f"Implementation Class UID {implementation['class_uid']},"
+    yield f"Implementation Version Name {implementation['version_name']}, on the network and in stored objects."
     yield from ("", "## Associations that it accepts", "")
     plain = f", and {entity['plain_port']} without TLS" if entity["plain_port"] else ""
     yield f"Port {entity['tls_port']} (DICOM over TLS){plain}, address {entity['bind_address']}."

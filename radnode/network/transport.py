@@ -25,6 +25,7 @@ from radnode.network.hooks import Hooks
 from radnode.network.renewal import ServerContexts
 from radnode.network.tls import handshake_refusal
 from radnode.network.upper_layer import DeadlineSocket, acknowledge_at_once, linger
+from radnode.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 if TYPE_CHECKING:
     from pynetdicom import AE
@@ -115,8 +116,8 @@ class _Handler(RequestHandler):
         association.acceptor.maximum_length = server.node.max_pdu
         association.acceptor.ae_title = server.ae_title
         association.acceptor.address_info = self.local
-        association.acceptor.implementation_class_uid = server.ae.implementation_class_uid
-        association.acceptor.implementation_version_name = server.ae.implementation_version_name
+        association.acceptor.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        association.acceptor.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         association.requestor.address_info = self.remote
         return association
 

@@ -8,7 +8,6 @@ import struct
 import time
 from collections.abc import Iterator
 
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -19,10 +18,9 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext
 
 from radnode.network.admission import APPLICATION_CONTEXT_NAME
+from radnode.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RP, ABORT = 0x02, 0x03, 0x04, 0x06, 0x07
-IMPLEMENTATION_CLASS_UID: str = PYNETDICOM_IMPLEMENTATION_UID  # of both directions: the acceptor's is pynetdicom's too
-IMPLEMENTATION_VERSION_NAME: str = PYNETDICOM_IMPLEMENTATION_VERSION
 RELEASE_RQ_PDU = bytes.fromhex("05000000000400000000")
 ABORT_PDU = bytes.fromhex("07000000000400000000")  # source 0: service user
 MAX_LENGTH = 65536  # announced to the peer, whose responses are far shorter; and what is sent at most in one PDU
