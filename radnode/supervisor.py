@@ -93,7 +93,7 @@ class Supervisor:
     def _repair(self) -> None:
         """Give back the leases of processes that can no longer live, and remove half-written objects."""
         leases = sum(self._node.queue.release(role) for role in self._roles)
-        leftovers = self._node.vault.sweep()
+        leftovers = self._node.sweep()
         for role in self._locks:
             for socket in self._run.glob(f"{role}-*.sock"):
                 socket.unlink()
@@ -135,7 +135,7 @@ class Supervisor:
         self._restart_at[child.role] = time.monotonic() + backoff
         try:
             (self._run / f"{child.role}-{child.process.pid}.sock").unlink(missing_ok=True)
-            self._node.vault.sweep()
+            self._node.sweep()
             leases = self._node.queue.release(child.role)
         except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again
             self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, **describe(error))

@@ -24,8 +24,8 @@ from radnode.part10 import read_file_meta
 from radnode.results import Results
 from radnode.storage import keys
 from radnode.storage.keys import FileKeyProvider, StudyKeys
-from radnode.storage.objects import FileObjectStore
 from radnode.storage.pseudonyms import Pseudonyms
+from radnode.storage.segments import SegmentStore
 from radnode.storage.vault import Vault
 from radnode.stores import Stores
 
@@ -44,7 +44,7 @@ class Rooms:
         (folder / "keys").mkdir(mode=0o700, exist_ok=True)
         (folder / "keys" / "kek-0001.key").write_text("11" * 32)
         self.queue = Queue(self.engine, self.clock)
-        self.objects = FileObjectStore(folder / "objects")
+        self.objects = SegmentStore(folder / "objects")
         self.keys = StudyKeys(self.engine, FileKeyProvider(folder / "keys"), self.clock)
         self.vault = Vault(self.keys, self.objects)
         self.pseudonyms = Pseudonyms(b"p" * 32)

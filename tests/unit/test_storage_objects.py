@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from radnode.storage.objects import FileObjectStore
 from support.rooms import Rooms, modes
 
 from radnode.errors import NotFoundError, SealBroken, StoreUnavailable
 from radnode.storage import objects
-from radnode.storage.objects import FileObjectStore
 from radnode.storage.sealing import Kind
 
 OBJECT = bytes.fromhex("abcdef") + bytes(13)
