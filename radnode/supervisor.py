@@ -1,7 +1,7 @@
 """`radnode serve`: starts the roles as processes, restarts what dies, drains them on SIGTERM, and dies with them.
 
-At its start it repairs what a crash left: leases of dead processes and half-written objects. It holds no connection to
-a peer and imports neither pynetdicom nor torch.
+At its start it repairs what a crash left: leases of dead processes and objects that no row names. It holds no
+connection to a peer and imports neither pynetdicom nor torch.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Supervisor:
             self._locks[role] = lock
 
     def _repair(self) -> None:
-        """Give back the leases of processes that can no longer live, and remove half-written objects."""
+        """Give back the leases of processes that can no longer live, and the room of objects that no row names."""
         leases = sum(self._node.queue.release(role) for role in self._roles)
         leftovers = self._node.sweep()
         for role in self._locks:

@@ -7,6 +7,8 @@ big endian), and is filled with zeros. The mark is written last, with the length
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import mmap
 import os
 import struct
@@ -30,6 +32,23 @@ class Segment:
     path: Path
     descriptor: int
     end: int = 0
+
+    def require_in_place(self) -> None:
+        """Raise OSError where the file is no longer found under its name: its folder was moved or replaced."""
+        if not os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def write(self, blocks: memoryview, position: int) -> None:
+        """Write whole blocks; past the page cache as long as the file system takes it."""
+        while blocks:
+            try:
+                written = os.pwrite(self.descriptor, blocks, position)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not fcntl.fcntl(self.descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+                    raise
+                fcntl.fcntl(self.descriptor, fcntl.F_SETFL, 0)
+            else:
+                blocks, position = blocks[written:], position + written
 
 
 class ObjectWriter:
@@ -92,8 +111,9 @@ class ObjectWriter:
         try:
             if self._first:
                 self._view[:BLOCK] = head + self._first[HEAD.size :]
-                self._write(self._view[:BLOCK], self._segment.end)
+                self._segment.write(self._view[:BLOCK], self._segment.end)
             os.fdatasync(self._segment.descriptor)
+            self._segment.require_in_place()
         except OSError as error:
             self.abort(broken=True)
             raise unavailable("written", error) from error
@@ -103,7 +123,7 @@ class ObjectWriter:
     def abort(self, *, broken: bool = False) -> None:
         """Forget what was written; once more is no error."""
         if not self._done:
-            if self._written:
+            if self._written or broken:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._segment.descriptor, self._segment.end)
             self._release(broken=broken)
@@ -115,7 +135,7 @@ class ObjectWriter:
             StoreUnavailable: the disk is full or failed.
         """
         try:
-            self._write(self._view[:count], self._segment.end + self._written)
+            self._segment.write(self._view[:count], self._segment.end + self._written)
         except OSError as error:
             self.abort(broken=True)
             raise unavailable("written", error) from error
@@ -123,11 +143,6 @@ class ObjectWriter:
         left = max(self._filled - count, 0)
         self._view[:left] = self._view[count : count + left]
         self._filled = left
-
-    def _write(self, blocks: memoryview, position: int) -> None:
-        while blocks:
-            written = os.pwrite(self._segment.descriptor, blocks, position)
-            blocks, position = blocks[written:], position + written
 
     def _release(self, *, broken: bool) -> None:
         self._done = True

@@ -3,24 +3,27 @@
 An object is an extent of a segment: whole blocks of 4096 bytes, the first of which begins with a mark and the number of
 sealed bytes that follow. Its id is the segment (12 random bytes) and the number of its first block. Appending to a file
 that is there costs half of what a file of its own costs, and past the page cache (O_DIRECT, where the file system has
-it) a third of the processor time; see docs/benchmarks.md.
+it) a third of the processor time.
 
-After `commit` an object is durable or an error was raised. Until then nobody refers to it: what a crash or an error
-leaves of it is room that the next object takes, or that `sweep` gives back. A segment is locked (flock) by the process
-that appends to it. No path is ever built from anything a peer sent.
+After `commit` an object is durable or an error was raised. Until then nobody refers to it: what an error leaves of it
+is room that the next object takes, what a crash leaves `sweep` gives back. A process holds the lock (flock) of every
+segment whose objects the index may not name yet. No path is ever built from anything a peer sent.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
 import secrets
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from radnode.errors import NotFoundError
@@ -39,6 +42,7 @@ from radnode.storage.extents import (
 SEGMENT_BYTES = 1 << 30  # a segment that has grown this long takes no further object
 SEGMENT_ID = 12
 _KEPT_STAGINGS = 32
+_RETIRED = 8  # full or failed segments that stay locked: the index names the objects of older ones, or never will
 _BLOCK_NUMBER = struct.Struct(">I")
 _OPEN, _CLOSED = ".open", ".seg"
 _PUNCH_HOLE, _KEEP_SIZE = 0x02, 0x01  # fallocate(2)
@@ -52,6 +56,7 @@ class SegmentStore:
         self._root = root
         self._lock = threading.Lock()
         self._idle: list[Segment] = []
+        self._retired: deque[Segment] = deque()
         self._stagings: list[mmap.mmap] = []
 
     def create(self, largest_write: int) -> ObjectWriter:
@@ -60,27 +65,36 @@ class SegmentStore:
         Raises:
             StoreUnavailable: the disk is full or failed.
         """
-        with self._lock:
-            segment = self._idle.pop() if self._idle else None
-            staging = self._stagings.pop() if self._stagings else None
         try:
+            staging = self._take_staging(padded(STAGING_BYTES + largest_write))
+            with self._lock:
+                segment = self._idle.pop() if self._idle else None
             segment = segment or self._new_segment()
         except OSError as error:
             raise unavailable("written", error) from error
-        if staging is None or len(staging) < STAGING_BYTES + largest_write:
-            staging = mmap.mmap(-1, padded(STAGING_BYTES + largest_write))  # page-aligned, as direct writes need it
         object_id = segment.name + _BLOCK_NUMBER.pack(segment.end // BLOCK)
         return ObjectWriter(object_id, segment, staging, self._take_back)
 
+    def _take_staging(self, count: int) -> mmap.mmap:
+        """Return at least so many bytes that begin at a page, as direct writes need it."""
+        with self._lock:
+            staging = self._stagings.pop() if self._stagings else None
+        return staging if staging is not None and len(staging) >= count else mmap.mmap(-1, count)
+
     def _take_back(self, segment: Segment, staging: mmap.mmap, broken: bool) -> None:
         """Take back what a writer used; a segment that failed or is full takes no further object."""
+        closing: Segment | None = segment
         with self._lock:
             if len(self._stagings) < _KEPT_STAGINGS:
                 self._stagings.append(staging)
             if not broken and segment.end < SEGMENT_BYTES:
                 self._idle.append(segment)
                 return
-        _retire(segment)
+            if segment.end:
+                self._retired.append(segment)
+                closing = self._retired.popleft() if len(self._retired) > _RETIRED else None
+        if closing is not None:
+            _close(closing)
 
     @contextlib.contextmanager
     def reading(self, object_id: bytes) -> Iterator[ObjectReader]:
@@ -119,64 +133,52 @@ class SegmentStore:
             finally:
                 os.close(descriptor)
 
-    def left_open(self) -> list[bytes]:
-        """Return the segments (12 bytes each) that processes which died were appending to."""
-        names = []
-        for path in self._root.glob(f"*{_OPEN}"):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                if _lock(descriptor):
-                    names.append(bytes.fromhex(path.stem))
-            finally:
-                os.close(descriptor)
-        return names
+    def sweep(self, named: Callable[[bytes], Iterable[bytes]]) -> int:
+        """Close the segments of processes that died and give back the room of what nobody refers to.
 
-    def sweep(self, name: bytes, kept: Iterable[bytes]) -> int:
-        """Close a segment whose writer died: give back the room of what is not among its `kept` objects (ids).
+        Args:
+            named: returns the ids that the index names of those that begin with these 12 bytes.
 
         Returns:
             How many stretches were given back.
 
         Raises:
-            OSError: the disk failed.
+            StoreUnavailable: the disk failed.
         """
-        path = self._root / f"{name.hex()}{_OPEN}"
-        descriptor = os.open(path, os.O_RDWR)
+        given = 0
         try:
-            if not _lock(descriptor):
-                return 0
-            position, size, given = 0, os.fstat(descriptor).st_size, 0
-            for start in sorted(_start(object_id) for object_id in kept):
-                if _has_data(descriptor, position, start):
-                    _punch(descriptor, position, start - position)
-                    given += 1
-                position = start + padded(HEAD.size + length_at(descriptor, start))
-            given += size > position
-            os.ftruncate(descriptor, position)
-            if position:
-                path.rename(path.with_suffix(_CLOSED))
-            else:
-                path.unlink()
-            return given
-        finally:
-            os.close(descriptor)
+            for path in self._root.glob(f"*{_OPEN}"):
+                with contextlib.suppress(FileNotFoundError):  # it was closed at this moment
+                    descriptor = os.open(path, os.O_RDWR)
+                    try:
+                        if _lock(descriptor):
+                            given += _clear(descriptor, named(bytes.fromhex(path.stem)))
+                            _rename_or_remove(path, os.fstat(descriptor).st_size)
+                    finally:
+                        os.close(descriptor)
+        except OSError as error:
+            raise unavailable("swept", error) from error
+        return given
 
     def _new_segment(self) -> Segment:
         """Make a segment, durable in its folder, and lock it."""
-        if not self._root.is_dir():
-            self._root.mkdir(mode=0o700)
-            _sync_folder(self._root.parent)
-        name = secrets.token_bytes(SEGMENT_ID)
-        path = self._root / f"{name.hex()}{_OPEN}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        try:
-            descriptor = os.open(path, flags | os.O_DIRECT, 0o600)
-        except OSError:  # EINVAL where the file system has no direct writes; the file may be there already
-            path.unlink(missing_ok=True)
-            descriptor = os.open(path, flags, 0o600)
-        _lock(descriptor)
-        _sync_folder(self._root)
-        return Segment(name, path, descriptor)
+        self._root.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(self._root.parent)
+        while True:
+            name = secrets.token_bytes(SEGMENT_ID)
+            path = self._root / f"{name.hex()}{_OPEN}"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                if _lock(descriptor) and os.fstat(descriptor).st_nlink:
+                    with contextlib.suppress(OSError):  # EINVAL: the file system has no direct writes
+                        fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
+                    _sync_folder(self._root)
+                    return Segment(name, path, descriptor)
+                os.close(descriptor)  # a sweep took it, before it was locked, for one whose writer died
+            except OSError:
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
+                raise
 
     def _find(self, object_id: bytes, flags: int) -> int:
         """Open the segment of an object; it may be closed, and so renamed, at this moment."""
@@ -187,14 +189,36 @@ class SegmentStore:
         return os.open(stem.with_suffix(_CLOSED), flags)
 
 
-def _retire(segment: Segment) -> None:
-    """Let nobody append to a segment any more; where that fails, `sweep` does it at the next start."""
+def _close(segment: Segment) -> None:
+    """Let go of a segment that nobody appends to any more; where that fails, `sweep` does it at the next start."""
     with contextlib.suppress(OSError):
-        if segment.end:
-            segment.path.rename(segment.path.with_suffix(_CLOSED))
-        else:
-            segment.path.unlink()
+        os.ftruncate(segment.descriptor, segment.end)
+        _rename_or_remove(segment.path, segment.end)
     os.close(segment.descriptor)
+
+
+def _rename_or_remove(path: Path, size: int) -> None:
+    """Close a segment of that many bytes; an empty one goes."""
+    if size:
+        path.rename(path.with_suffix(_CLOSED))
+    else:
+        path.unlink()
+
+
+def _clear(descriptor: int, kept: Iterable[bytes]) -> int:
+    """Give back what of a segment is not in its `kept` objects (ids); return how many stretches that were."""
+    size = os.fstat(descriptor).st_size
+    starts = [start for start in sorted(map(_start, kept)) if start < size]
+    given = position = 0
+    for start, following in pairwise([*starts, size]):
+        if _has_data(descriptor, position, start):
+            _punch(descriptor, position, start - position)
+            given += 1
+        length = length_at(descriptor, start)
+        position = min(start + padded(HEAD.size + length), following) if length else following  # damaged: spare all
+    given += _has_data(descriptor, position, size)
+    os.ftruncate(descriptor, position)
+    return given
 
 
 def _start(object_id: bytes) -> int:
@@ -206,14 +230,19 @@ def _has_data(descriptor: int, start: int, end: int) -> bool:
     """Say whether anything is stored between two positions."""
     try:
         return start < end and os.lseek(descriptor, start, os.SEEK_DATA) < end
-    except OSError:  # ENXIO: a hole to the end of the file
-        return False
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a hole to the end of the file
+            return False
+        raise
 
 
 def _punch(descriptor: int, start: int, count: int) -> None:
-    """Give a stretch of a file back to the file system; reading it gives zeros."""
+    """Give a stretch of a file back to the file system, where that can take it; reading it gives zeros."""
     if _libc.fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_longlong(start), ctypes.c_longlong(count)):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        code = ctypes.get_errno()
+        if code != errno.EOPNOTSUPP:
+            raise OSError(code, os.strerror(code))
+        os.pwrite(descriptor, bytes(HEAD.size), start)  # no object, though its room stays taken
 
 
 def _lock(descriptor: int) -> bool:

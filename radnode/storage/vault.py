@@ -66,15 +66,8 @@ class Vault:
         self._objects.delete(object_id)
 
     def sweep(self, named: Callable[[bytes], Iterable[bytes]]) -> int:
-        """Give back what processes that died left behind; return how many stretches.
-
-        Args:
-            named: gives the ids that the index names of those that begin with these 12 bytes.
-
-        Raises:
-            StoreUnavailable: the disk failed.
-        """
-        return sum(self._objects.sweep(segment, named(segment)) for segment in self._objects.left_open())
+        """Give back what processes that died left behind; arguments, result and errors as `SegmentStore.sweep`."""
+        return self._objects.sweep(named)
 
 
 class SealedWriter:
