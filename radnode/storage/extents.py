@@ -31,11 +31,12 @@ class Segment:
     name: bytes
     path: Path
     descriptor: int
+    status: os.stat_result  # of the file when it was made
     end: int = 0
 
     def require_in_place(self) -> None:
         """Raise OSError where the file is no longer found under its name: its folder was moved or replaced."""
-        if not os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
+        if not os.path.samestat(self.path.stat(), self.status):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def write(self, blocks: memoryview, position: int) -> None:

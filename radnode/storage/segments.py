@@ -169,11 +169,11 @@ class SegmentStore:
             path = self._root / f"{name.hex()}{_OPEN}"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                if _lock(descriptor) and os.fstat(descriptor).st_nlink:
+                if _lock(descriptor) and (status := os.fstat(descriptor)).st_nlink:
                     with contextlib.suppress(OSError):  # EINVAL: the file system has no direct writes
                         fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
                     _sync_folder(self._root)
-                    return Segment(name, path, descriptor)
+                    return Segment(name, path, descriptor, status)
                 os.close(descriptor)  # a sweep took it, before it was locked, for one whose writer died
             except OSError:
                 path.unlink(missing_ok=True)

@@ -230,7 +230,7 @@ FAILURES = [
     *[("pwrite", number) for number in (1, 2, 3, 4)],
     ("fdatasync", 1),
     ("fstat", 1),
-    ("fstat", 2),
+    ("stat", 1),
 ]
 
 
