@@ -263,6 +263,27 @@ def test_segment_that_failed_keeps_its_objects_and_takes_no_further_one(
     assert (get(store, before), get(store, after)) == (b"before", b"after")
 
 
+def test_what_could_not_be_cut_off_after_an_error_is_cut_off_when_the_segment_is_closed(
+    store: SegmentStore, objects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETIRED", 0)
+    kept = put(store, b"before")
+    with monkeypatch.context() as patch:
+        fail_at(patch, "fdatasync", 1, errno.EIO)
+        fail_at(patch, "ftruncate", 1, errno.EIO)
+        with pytest.raises(StoreUnavailable):
+            put(store, b"lost")
+    assert [path.suffix for path in segments(objects)] == [".seg"]
+    assert set(extents(objects)) == {kept}
+
+
+def test_blocks_are_filled_with_zeros_and_not_with_another_object(store: SegmentStore, objects: Path) -> None:
+    for size in (BLOCK, 5):
+        put(store, b"x" * size)
+    (path,) = segments(objects)
+    assert path.read_bytes()[2 * BLOCK + 16 :] == b"x" * 5 + bytes(BLOCK - 21)
+
+
 def test_short_writes_are_carried_on(store: SegmentStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
     monkeypatch.setattr(module.os, "pwrite", lambda fd, data, position: real(fd, data[: 3 * BLOCK], position))
