@@ -147,7 +147,7 @@ class SegmentStore:
         """
         given = 0
         try:
-            for path in self._root.glob(f"*{_OPEN}"):
+            for path in self._root.glob("[0-9a-f]" * (2 * SEGMENT_ID) + _OPEN):
                 with contextlib.suppress(FileNotFoundError):  # it was closed at this moment
                     descriptor = os.open(path, os.O_RDWR)
                     try:

@@ -442,6 +442,16 @@ def test_sweep_spares_a_damaged_object_that_the_index_names(store: SegmentStore,
     assert get(SegmentStore(objects), ids[3]) == contents[3]
 
 
+def test_sweep_leaves_files_alone_that_are_no_segments(store: SegmentStore, objects: Path) -> None:
+    put(store, b"x")
+    strangers = [objects / name for name in ("notes.open", f"{'ab' * 12}.open~", f"{'AB' * 12}.open", "ab.open")]
+    for stranger in strangers:
+        stranger.write_bytes(b"somebody's")
+    forget(store)
+    assert SegmentStore(objects).sweep(nothing_named) == 1
+    assert sorted(objects.iterdir()) == sorted(strangers)
+
+
 def test_sweep_that_fails_is_store_unavailable_and_can_be_repeated(
     store: SegmentStore, objects: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
