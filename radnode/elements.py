@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR
@@ -143,12 +144,14 @@ class Walk:
                 raise MalformedDataSet("An element is longer than the data that holds it.")
             elif vr == b"SQ":
                 self._open("sequence", base + stop, implicit=False)
-            elif implicit and length >= _HEADER and _is_sequence(group << 16 | element):
+            elif (  # implicit VR names no sequences, and the dictionary is slow: the first item is looked for first
+                implicit
+                and length >= _HEADER
+                and (value + 4 > size or self._tag(data, value) == (0xFFFE, _ITEM))
+                and _is_sequence(group << 16 | element)
+            ):
                 if value + 4 > size:
                     break
-                if self._tag(data, value) != (0xFFFE, _ITEM):  # implicit VR does not name its sequences
-                    position = stop
-                    continue
                 self._open("sequence", base + stop, implicit=True)
             else:
                 if group in groups and not self._outer and (keyword := self._wanted.get(group << 16 | element)):
@@ -211,6 +214,7 @@ class Walk:
         return self._level
 
 
+@lru_cache(maxsize=4096)
 def _is_sequence(tag: int) -> bool:
     try:
         return dictionary_VR(tag) == "SQ"

@@ -38,7 +38,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from radnode.errors import SealBroken
 
 MAGIC = b"RADSEAL\x02"
-CHUNK = 512 << 10  # of 64 KiB to 1 MiB the larger cost less time (a tenth); twice this gains 3 % and doubles the memory
+# Measured from 64 KiB to 1 MiB: 64 KiB takes a quarter more processor time, 1 MiB at most 5 % less for twice the memory
+CHUNK = 512 << 10
 MAX_CHUNK = 16 << 20  # what a reader allocates before anything is authenticated
 TAG = 16
 _FIELDS = struct.Struct(">8sHHI16s16s32s32s")

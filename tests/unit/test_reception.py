@@ -6,13 +6,14 @@ import errno
 import os
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from support.rooms import PEER, Rooms, encoded, request_for, small
 from support.segments import damage, erase, segments
 
@@ -190,6 +191,33 @@ def test_disk_that_fills_up_in_the_middle_leaves_nothing(rooms: Rooms, monkeypat
             reception.finish()
     assert nothing_remains(rooms)
     assert not rooms.intake.receive(request_for(small()), HEAD).known
+
+
+def test_store_that_is_taken_away_in_the_middle_is_out_of_resources_and_recovers(rooms: Rooms) -> None:
+    reception = begin(rooms)
+    data = big(3 * CHUNK)
+    push(reception, data[: 2 * CHUNK])
+    (rooms.folder / "objects").rename(rooms.folder / "away")
+    push(reception, data[2 * CHUNK :])
+    with pytest.raises(StoreUnavailable):
+        reception.finish()
+    with pytest.raises(StoreUnavailable):
+        rooms.intake.receive(request_for(small()), data)
+    assert not rooms.intake.receive(request_for(small()), data).known
+
+
+def test_deflated_object_is_kept_as_sent_and_a_bomb_is_out_of_resources(rooms: Rooms) -> None:
+    def deflated(data: bytes) -> bytes:
+        squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+        return squeeze.compress(data) + squeeze.flush()
+
+    request = request_for(small(), DeflatedExplicitVRLittleEndian)
+    with pytest.raises(ObjectTooLarge, match="inflates to more than"):
+        rooms.intake.receive(request, deflated(big(64 << 20)))
+    assert nothing_remains(rooms)
+    data = deflated(HEAD + private(CHUNK)) + os.urandom(2 * CHUNK)  # what stands behind the stream is kept too
+    rooms.intake.receive(request, data)
+    assert kept(rooms) == data
 
 
 def test_twenty_receptions_at_once_hold_two_chunks_each_and_none_when_they_are_through(rooms: Rooms) -> None:
