@@ -26,7 +26,8 @@ from radnode.audit.sequencer import Sequencer
 from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
 from radnode.jobs import schema
-from radnode.jobs.database import create_tables, open_database, transaction
+from radnode.jobs.database import create_tables, open_database, reading, transaction
+from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell
 from radnode.model import Analysis
@@ -36,8 +37,8 @@ from radnode.rules import Rules
 from radnode.settings import DestinationSettings, Settings
 from radnode.storage import keys
 from radnode.storage.keys import FileKeyProvider, StudyKeys, read_key
-from radnode.storage.objects import FileObjectStore
 from radnode.storage.pseudonyms import Pseudonyms
+from radnode.storage.segments import SegmentStore
 from radnode.storage.vault import Vault
 from radnode.stores import Stores
 
@@ -108,7 +109,7 @@ class Node:
     @cached_property
     def vault(self) -> Vault:
         """Sealed objects."""
-        return Vault(self.study_keys, FileObjectStore(self.settings.data_dir / "objects"))
+        return Vault(self.study_keys, SegmentStore(self.settings.data_dir / "objects"))
 
     @cached_property
     def rules(self) -> Rules:
@@ -218,6 +219,15 @@ class Node:
             offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN)],
             timeout_seconds=self.settings.deliver.timeout_seconds,
         )
+
+    def sweep(self) -> int:
+        """Give back the room that dead processes left in the object store; return how many stretches."""
+
+        def named(segment: bytes) -> list[bytes]:
+            with reading(self.engine) as tx:
+                return objects_beginning(tx, segment)
+
+        return self.vault.sweep(named)
 
     def sequencer(self) -> Sequencer:
         """Make the sequencer; it works once it has acquired the trail's lock."""

@@ -1,7 +1,7 @@
 """`radnode serve`: starts the roles as processes, restarts what dies, drains them on SIGTERM, and dies with them.
 
-At its start it repairs what a crash left: leases of dead processes and half-written objects. It holds no connection to
-a peer and imports neither pynetdicom nor torch.
+At its start it repairs what a crash left: leases of dead processes and objects that no row names. It holds no
+connection to a peer and imports neither pynetdicom nor torch.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ class Supervisor:
             self._locks[role] = lock
 
     def _repair(self) -> None:
-        """Give back the leases of processes that can no longer live, and remove half-written objects."""
+        """Give back the leases of processes that can no longer live, and the room of objects that no row names."""
         leases = sum(self._node.queue.release(role) for role in self._roles)
-        leftovers = self._node.vault.sweep()
+        leftovers = self._node.sweep()
         for role in self._locks:
             for socket in self._run.glob(f"{role}-*.sock"):
                 socket.unlink()
@@ -135,7 +135,7 @@ class Supervisor:
         self._restart_at[child.role] = time.monotonic() + backoff
         try:
             (self._run / f"{child.role}-{child.process.pid}.sock").unlink(missing_ok=True)
-            self._node.vault.sweep()
+            self._node.sweep()
             leases = self._node.queue.release(child.role)
         except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again
             self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, **describe(error))

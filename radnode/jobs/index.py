@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, union_all
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
@@ -96,3 +96,17 @@ def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) 
     if patient is not None:
         query = query.where(results.c.patient == patient)
     return [ResultRow(**row._mapping) for row in tx.execute(query)]
+
+
+def objects_beginning(tx: Connection, prefix: bytes) -> list[bytes]:
+    """Return the ids of all sealed objects that are named here and begin with `prefix`."""
+    columns = (instances.c.object_id, results.c.object_id, results.c.report_id)
+    within = [(column >= prefix) & (column < _after(prefix)) for column in columns]
+    query = union_all(*(select(column).where(condition) for column, condition in zip(columns, within, strict=True)))
+    return [row[0] for row in tx.execute(query)]
+
+
+def _after(prefix: bytes) -> bytes:
+    """Return the least bytes that are greater than all that begin with `prefix`."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1])

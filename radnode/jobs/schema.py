@@ -39,8 +39,8 @@ results = Table(
     Column("patient", String(32), nullable=False, index=True),
     Column("study", String(32), nullable=False, index=True),
     Column("model", String(64), nullable=False),
-    Column("object_id", LargeBinary(16), nullable=False),
-    Column("report_id", LargeBinary(16), nullable=False),
+    Column("object_id", LargeBinary(16), nullable=False, unique=True),
+    Column("report_id", LargeBinary(16), nullable=False, unique=True),
     Column("created", Float, nullable=False, index=True),
 )
 

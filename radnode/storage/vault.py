@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from radnode.errors import SealBroken
 from radnode.storage.buffers import Buffers
+from radnode.storage.extents import ObjectWriter
 from radnode.storage.keys import StudyKeys
-from radnode.storage.objects import FileObjectStore, ObjectWriter
 from radnode.storage.sealing import CHUNK, SEALED_CHUNK, Kind, Sealer, read_header, unseal
+from radnode.storage.segments import SegmentStore
 
 KEPT_BUFFERS = 32  # 16 MiB
 
 
 class Vault:
-    """Seals under study keys and keeps the objects in a store. `buffers` hold a chunk each, plain or sealed."""
+    """Seals under study keys and keeps the objects in a store. `buffers` hold a chunk of plaintext each."""
 
-    def __init__(self, keys: StudyKeys, objects: FileObjectStore) -> None:
+    def __init__(self, keys: StudyKeys, objects: SegmentStore) -> None:
         self._keys = keys
         self._objects = objects
-        self.buffers = Buffers(SEALED_CHUNK, KEPT_BUFFERS)
+        self.buffers = Buffers(CHUNK, KEPT_BUFFERS)
 
     def create(self, study: str, kind: Kind) -> SealedWriter:
         """Begin an object of a study (a pseudonym).
@@ -29,9 +30,9 @@ class Vault:
             KeyUnavailable: the key provider is down.
         """
         key = self._keys.of_study(study)
-        object_id = self._objects.new_id()
-        sealer = Sealer(kind=kind, key_id=key.key_id, study_key=key.secret, object_id=object_id)
-        return SealedWriter(object_id, sealer, self._objects.create(object_id), self.buffers)
+        extent = self._objects.create(SEALED_CHUNK)
+        sealer = Sealer(kind=kind, key_id=key.key_id, study_key=key.secret, object_id=extent.object_id)
+        return SealedWriter(sealer, extent)
 
     def put(self, study: str, kind: Kind, plaintext: bytes) -> bytes:
         """Seal a whole object for a study (a pseudonym), make it durable, return its id; raises as `create`."""
@@ -64,22 +65,17 @@ class Vault:
         """Remove an object whose commit did not happen."""
         self._objects.delete(object_id)
 
-    def sweep(self) -> int:
-        """Remove what processes that are dead left half-written; return how many files."""
-        leftovers = self._objects.leftovers()
-        for path in leftovers:
-            path.unlink(missing_ok=True)
-        return len(leftovers)
+    def sweep(self, named: Callable[[bytes], Iterable[bytes]]) -> int:
+        """Give back what processes that died left behind; arguments, result and errors as `SegmentStore.sweep`."""
+        return self._objects.sweep(named)
 
 
 class SealedWriter:
     """One object being sealed. After an error, or `abort`, nothing of it remains."""
 
-    def __init__(self, object_id: bytes, sealer: Sealer, file: ObjectWriter, buffers: Buffers) -> None:
-        self._object_id = object_id
+    def __init__(self, sealer: Sealer, extent: ObjectWriter) -> None:
         self._sealer = sealer
-        self._file = file
-        self._buffers = buffers
+        self._extent = extent
 
     def write(self, chunk: memoryview) -> None:
         """Seal and write the next `CHUNK` bytes.
@@ -96,16 +92,12 @@ class SealedWriter:
             StoreUnavailable: the disk is full or failed.
         """
         self._append(rest, final=True)
-        self._file.commit()
-        return self._object_id
+        self._extent.commit()
+        return self._extent.object_id
 
     def abort(self) -> None:
-        """Remove what was written."""
-        self._file.abort()
+        """Forget what was written."""
+        self._extent.abort()
 
     def _append(self, chunk: memoryview, *, final: bool) -> None:
-        room = self._buffers.take()
-        try:
-            self._file.write(room[: self._sealer.seal_into(room, chunk, final=final)])
-        finally:
-            self._buffers.give(room)
+        self._extent.advance(self._sealer.seal_into(self._extent.room(SEALED_CHUNK), chunk, final=final))

@@ -164,5 +164,5 @@ def test_after_all_of_it_the_trail_verifies_and_only_the_failed_images_are_dead_
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert {row["kind"] for row in site.dead()} == {"analyse"}
     assert node.missing() == set()
-    assert node.leftovers() == []
+    assert node.leftovers() == 0
     assert not [line for line in node.events("uncaught_error")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import pytest
 from pydicom.dataset import Dataset
 from support import films
 from support.films import file_bytes
+from support.segments import extents
 
 from radnode import roles, supervisor
 from radnode.deliver.outbox import Courier
@@ -79,8 +79,8 @@ def report(_header: Dataset, _analysis: Analysis, _received: float) -> Report:
     return Report("2.25.1", b"report")
 
 
-def objects(node: Node) -> list[Path]:
-    return list((node.settings.data_dir / "objects").rglob("*.sealed"))
+def objects(node: Node) -> list[bytes]:
+    return list(extents(node.settings.data_dir / "objects"))
 
 
 def job(node: Node, kind: JobKind = JobKind.ANALYSE) -> Any:
@@ -248,13 +248,30 @@ def test_supervisor_outlives_a_database_it_cannot_write_and_restarts_the_role_on
     assert parent._restart_at == {}
 
 
-def test_half_written_object_of_a_dead_process_is_removed_and_that_of_a_living_one_stays(node: Node) -> None:
+PUT = """
+import sys
+from pathlib import Path
+from radnode.storage.segments import SegmentStore
+writer = SegmentStore(Path(sys.argv[1])).create(1)
+writer.room(1)
+writer.advance(1)
+writer.commit()
+print("durable", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_object_that_a_dead_process_never_named_is_swept_and_that_of_a_living_one_stays(node: Node) -> None:
     receive(node)
     [kept] = objects(node)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    dead, living = kept.with_name(f"00.{ended.pid}.tmp"), kept.with_name(f"00.{os.getpid()}.tmp")
-    dead.touch()
-    living.touch()
-    assert node.vault.sweep() == 1
-    assert (dead.exists(), living.exists(), kept.exists()) == (False, True, True)
+    command = [sys.executable, "-c", PUT, str(node.settings.data_dir / "objects")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"durable\n"
+        assert node.sweep() == 0  # whoever appends to it may be about to name it
+        assert len(objects(node)) == 2
+        other.kill()
+        other.wait()
+    assert node.sweep() == 1
+    assert objects(node) == [kept]
+    assert Node(node.settings).sweep() == 0

@@ -79,5 +79,5 @@ def test_mutated_image_ends_in_a_result_or_a_dead_letter_and_its_neighbour_in_a_
         assert set(jobs.values()) <= {JobState.DONE, JobState.DEAD}
         assert bench.outcomes()["1.2.3.1"] == ("no_finding", None)
         assert "lease_lost" not in bench.log.events()
-        assert modes(bench.rooms.object_files()) == {0o600}
+        assert modes(bench.rooms.objects_folder.iterdir()) == {0o600}
         bench.rooms.close()

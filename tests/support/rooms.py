@@ -24,10 +24,11 @@ from radnode.part10 import read_file_meta
 from radnode.results import Results
 from radnode.storage import keys
 from radnode.storage.keys import FileKeyProvider, StudyKeys
-from radnode.storage.objects import FileObjectStore
 from radnode.storage.pseudonyms import Pseudonyms
+from radnode.storage.segments import SegmentStore
 from radnode.storage.vault import Vault
 from radnode.stores import Stores
+from support.segments import extents, stored_bytes
 
 PEER = PeerIdentity("MODALITY1", "ab" * 32, "127.0.0.1")
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -44,7 +45,7 @@ class Rooms:
         (folder / "keys").mkdir(mode=0o700, exist_ok=True)
         (folder / "keys" / "kek-0001.key").write_text("11" * 32)
         self.queue = Queue(self.engine, self.clock)
-        self.objects = FileObjectStore(folder / "objects")
+        self.objects = SegmentStore(self.objects_folder)
         self.keys = StudyKeys(self.engine, FileKeyProvider(folder / "keys"), self.clock)
         self.vault = Vault(self.keys, self.objects)
         self.pseudonyms = Pseudonyms(b"p" * 32)
@@ -69,9 +70,18 @@ class Rooms:
         with self.engine.connect() as connection:
             return int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())  # noqa: S608
 
-    def object_files(self) -> list[Path]:
-        """Return every file under the object store."""
-        return sorted(path for path in (self.folder / "objects").rglob("*") if path.is_file())
+    @property
+    def objects_folder(self) -> Path:
+        """Where the sealed objects are."""
+        return self.folder / "objects"
+
+    def kept_objects(self) -> list[bytes]:
+        """Return the ids of the sealed objects."""
+        return sorted(extents(self.objects_folder))
+
+    def holds_nothing(self) -> bool:
+        """Say whether the object store takes no room at all: no object and nothing half-written."""
+        return stored_bytes(self.objects_folder) == 0
 
     def close(self) -> None:
         """Close the database."""

@@ -13,6 +13,7 @@ import pytest
 from support.analyses import FINDING
 from support.recorder import Recorder
 from support.rooms import Rooms, encoded, request_for, small
+from support.segments import damage
 
 from radnode.audit.events import Actor
 from radnode.deliver import outbox
@@ -181,10 +182,10 @@ def test_refused_association_is_no_verdict_on_the_reports(bench: Bench) -> None:
 
 
 def test_report_that_no_longer_opens_is_a_dead_letter_and_the_next_goes_on(bench: Bench) -> None:
-    before = set(bench.rooms.object_files())
+    before = set(bench.rooms.kept_objects())
     bench.reports(1)
-    for path in set(bench.rooms.object_files()) - before:
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    for object_id in set(bench.rooms.kept_objects()) - before:
+        damage(bench.rooms.objects_folder, object_id)
     bench.reports(2)
     bench.courier.step()
     assert bench.states() == [JobState.DEAD, JobState.DONE]

@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 from support.analyses import FINDING, NO_FINDING
 from support.rooms import encoded, request_for, small
+from support.segments import damage, erase
 from support.worker_bench import WorkerBench
 
 from radnode.detect.worker import TROUBLE_SECONDS, elements
@@ -87,8 +88,8 @@ def test_image_that_also_kills_its_failure_report_is_buried_unopened(bench: Work
     for _ in range(4):
         assert len(bench.rooms.queue.lease(JobKind.ANALYSE, "worker:0", 60)) == 1
         bench.rooms.queue.release("worker")
-    for path in bench.rooms.object_files():
-        path.unlink()
+    for object_id in bench.rooms.kept_objects():
+        erase(bench.rooms.objects_folder, object_id)
     bench.work(1)
     (job,) = bench.jobs()
     assert (job.state, job.error) == (JobState.DEAD, "too_many_attempts")
@@ -115,9 +116,9 @@ def test_image_whose_report_cannot_be_built_costs_its_neighbours_nothing(
 
 def test_object_that_was_changed_on_disk_costs_its_neighbours_nothing(bench: WorkerBench) -> None:
     bench.receive(1)
-    (broken,) = bench.rooms.object_files()
+    (broken,) = bench.rooms.kept_objects()
     bench.receive(2, 3)
-    broken.write_bytes(broken.read_bytes()[:-1] + b"x")
+    damage(bench.rooms.objects_folder, broken)
     bench.worker.step()
     assert len(bench.outcomes()) == 2
     bench.work()
@@ -127,7 +128,7 @@ def test_object_that_was_changed_on_disk_costs_its_neighbours_nothing(bench: Wor
 
 def test_object_that_is_gone_is_a_dead_letter_at_once(bench: WorkerBench) -> None:
     bench.receive(1)
-    bench.rooms.object_files()[0].unlink()
+    erase(bench.rooms.objects_folder, *bench.rooms.kept_objects())
     bench.worker.step()
     assert [(row.state, row.error) for row in bench.jobs()] == [(JobState.DEAD, "NotFoundError")]
 
@@ -182,10 +183,10 @@ def test_lease_that_passed_to_another_leaves_no_trace_and_neighbours_are_committ
         return FINDING
 
     bench.analyser.answers["1.2.3.1"] = lose
-    before = len(bench.rooms.object_files())
+    before = len(bench.rooms.kept_objects())
     bench.worker.step()
     assert set(bench.outcomes()) == {"1.2.3.2"}
-    assert len(bench.rooms.object_files()) == before + 2
+    assert len(bench.rooms.kept_objects()) == before + 2
     assert "lease_lost" in bench.log.events()
     assert [row.state for row in bench.jobs()] == [JobState.LEASED, JobState.DONE]
 
@@ -220,7 +221,7 @@ def test_same_result_by_two_workers_at_once_is_stored_once(bench: WorkerBench) -
     bench.worker.step()
     assert first.attempt == 1
     assert bench.rooms.count("results") == 1
-    assert len(bench.rooms.object_files()) == 3
+    assert len(bench.rooms.kept_objects()) == 3
     assert len(bench.jobs(JobKind.DELIVER)) == 1
 
 

@@ -35,7 +35,7 @@ from radnode.jobs.database import reading
 from radnode.jobs.index import find_instance
 from radnode.model import StoreRequest
 from radnode.part10 import read_file_meta
-from radnode.storage import objects
+from radnode.storage import extents
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def receive(rooms: Rooms, number: int = 1, **elements: object) -> Any:
 
 def nothing_is_kept(rooms: Rooms) -> bool:
     tables = [rooms.count(name) for name in ("instances", "jobs", "audit_entries")]
-    return tables == [0, 0, 0] and rooms.object_files() == [] and rooms.rung == []
+    return tables == [0, 0, 0] and rooms.holds_nothing() and rooms.rung == []
 
 
 def stored(rooms: Rooms, instance: str) -> bytes:
@@ -98,7 +98,7 @@ def test_nothing_on_disk_names_the_patient(rooms: Rooms) -> None:
     for word in ("SECRET-1", "Secret", "ACC-4711", "1.2.3.1"):
         for raw in (word.encode(), word.encode("utf-16-le")):
             assert not [path.name for path in files if raw in path.read_bytes()]
-    assert modes(rooms.object_files()) == {0o600}
+    assert modes(rooms.objects_folder.iterdir()) == {0o600}
 
 
 def test_same_bytes_again_are_promised_without_a_second_job(rooms: Rooms) -> None:
@@ -107,7 +107,7 @@ def test_same_bytes_again_are_promised_without_a_second_job(rooms: Rooms) -> Non
     assert second.instance == first.instance
     assert [rooms.count(name) for name in ("instances", "jobs", "audit_entries")] == [1, 1, 2]
     assert rooms.entries()[1]["action"] == "R"
-    assert len(rooms.object_files()) == 1
+    assert len(rooms.kept_objects()) == 1
 
 
 def test_other_bytes_under_a_known_uid_are_refused_audited_and_change_nothing(rooms: Rooms) -> None:
@@ -118,7 +118,7 @@ def test_other_bytes_under_a_known_uid_are_refused_audited_and_change_nothing(ro
     assert caught.value.status == 0x0111
     assert stored(rooms, receipt.instance) == before
     assert (rooms.entries()[1]["action"], rooms.entries()[1]["detail"]["status"]) == ("U", "0111")
-    assert len(rooms.object_files()) == rooms.count("jobs") == 1
+    assert len(rooms.kept_objects()) == rooms.count("jobs") == 1
 
 
 def test_same_data_set_in_another_transfer_syntax_is_other_bytes(rooms: Rooms) -> None:
@@ -146,7 +146,7 @@ def test_two_associations_with_the_same_instance_at_once_make_one_job(rooms: Roo
         thread.join()
     assert sorted(answers, key=str) == [False] + [True] * 7
     assert [rooms.count(name) for name in ("instances", "jobs", "study_keys")] == [1, 1, 1]
-    assert len(rooms.object_files()) == 1
+    assert len(rooms.kept_objects()) == 1
 
 
 def test_what_cannot_be_audited_is_not_kept(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_full_disk_is_out_of_resources_and_leaves_nothing(rooms: Rooms, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(objects.os, "write", full)
+        patch.setattr(extents.os, "pwrite", full)
         with pytest.raises(StoreUnavailable) as caught:
             receive(rooms)
     assert caught.value.status == 0xA700

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from support.rooms import PEER, Rooms, encoded, request_for, small
+from support.segments import damage, erase, segments
 
 from radnode import reception as module
 from radnode.errors import (
@@ -30,7 +31,7 @@ from radnode.intake import Receipt
 from radnode.model import PeerIdentity, StoreRequest
 from radnode.part10 import read_file_meta
 from radnode.reception import InstanceReception
-from radnode.storage import objects
+from radnode.storage import extents
 from radnode.storage.sealing import CHUNK
 
 HEAD = encoded(small())
@@ -70,14 +71,14 @@ def push(reception: InstanceReception[Receipt], data: bytes, step: int = 1 << 30
 
 
 def kept(rooms: Rooms) -> bytes:
-    (file,) = rooms.object_files()
-    part10 = rooms.vault.get(bytes.fromhex(file.stem))
+    (object_id,) = rooms.kept_objects()
+    part10 = rooms.vault.get(object_id)
     return part10[read_file_meta(part10).offset :]
 
 
 def nothing_remains(rooms: Rooms) -> bool:
     tables = [rooms.count(name) for name in ("instances", "jobs", "audit_entries")]
-    return tables == [0, 0, 0] and rooms.object_files() == []
+    return tables == [0, 0, 0] and rooms.holds_nothing()
 
 
 def header_length() -> int:
@@ -97,11 +98,11 @@ def test_object_of_any_size_is_kept_byte_for_byte(rooms: Rooms, chunks: int, bey
 
 def test_object_is_written_sealed_while_it_arrives(rooms: Rooms) -> None:
     reception = begin(rooms)
-    push(reception, big(3 * CHUNK)[: 2 * CHUNK])
-    (file,) = rooms.object_files()
-    assert file.suffix == ".tmp"
+    push(reception, big(4 * CHUNK)[: 3 * CHUNK])
+    (file,) = segments(rooms.objects_folder)
     assert file.stat().st_size >= CHUNK
     assert b"SECRET" not in file.read_bytes()
+    assert rooms.kept_objects() == []
     reception.abandon()
     assert nothing_remains(rooms)
 
@@ -150,9 +151,9 @@ def test_object_over_the_limit_is_given_up_where_the_limit_is(rooms: Rooms) -> N
     reception = begin(rooms)
     data = big(32 << 20)
     push(reception, data[: 1 << 24])
-    assert rooms.object_files()
+    assert not rooms.holds_nothing()
     push(reception, data[1 << 24 : (1 << 24) + 1])
-    assert not rooms.object_files()
+    assert rooms.holds_nothing()
     with pytest.raises(ObjectTooLarge, match="max_object_bytes"):
         reception.finish()
 
@@ -167,25 +168,25 @@ def test_chunks_wait_for_the_study_and_not_without_bound(rooms: Rooms) -> None:
     too_late = encoded(dataset)[:study] + private(module.MAX_WAITING, group=0x0019) + encoded(dataset)[study:]
     with pytest.raises(ObjectTooLarge, match="Study Instance UID does not stand in the first 8 MiB"):
         rooms.intake.receive(request_for(dataset), too_late)
-    assert len(rooms.object_files()) == 1
+    assert len(rooms.kept_objects()) == 1
 
 
 def test_disk_that_fills_up_in_the_middle_leaves_nothing(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, left = os.write, 2 * CHUNK
+    real, left = os.pwrite, 2 * CHUNK
 
-    def write(descriptor: int, data: memoryview) -> int:
+    def write(descriptor: int, data: memoryview, position: int) -> int:
         nonlocal left
         if not left:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = real(descriptor, data[:left])
+        written = real(descriptor, data[:left], position)
         left -= written
         return written
 
     with monkeypatch.context() as patch:
-        patch.setattr(objects.os, "write", write)
+        patch.setattr(extents.os, "pwrite", write)
         reception = begin(rooms)
         push(reception, big(6 * CHUNK))
-        assert not rooms.object_files()
+        assert rooms.holds_nothing()
         with pytest.raises(StoreUnavailable, match="No space left"):
             reception.finish()
     assert nothing_remains(rooms)
@@ -200,9 +201,9 @@ def test_store_that_is_taken_away_in_the_middle_is_out_of_resources_and_recovers
     push(reception, data[2 * CHUNK :])
     with pytest.raises(StoreUnavailable):
         reception.finish()
-    with pytest.raises(StoreUnavailable):
-        rooms.intake.receive(request_for(small()), data)
+    assert [rooms.count(name) for name in ("instances", "jobs", "audit_entries")] == [0, 0, 0]
     assert not rooms.intake.receive(request_for(small()), data).known
+    assert kept(rooms) == data
 
 
 def test_deflated_object_is_kept_as_sent_and_a_bomb_is_out_of_resources(rooms: Rooms) -> None:
@@ -255,7 +256,7 @@ def test_receptions_in_threads_keep_their_bytes_apart(rooms: Rooms) -> None:
     for thread in threads:
         thread.join()
     assert sorted(receipts) == list(range(8))
-    ends = sorted(rooms.vault.get(bytes.fromhex(file.stem))[-CHUNK:] for file in rooms.object_files())
+    ends = sorted(rooms.vault.get(object_id)[-CHUNK:] for object_id in rooms.kept_objects())
     assert ends == [bytes([number]) * CHUNK for number in range(8)]
 
 
@@ -264,7 +265,7 @@ def test_same_instance_from_another_peer_is_the_same(rooms: Rooms) -> None:
     rooms.intake.receive(request_for(small()), data)
     other = replace(request_for(small()), peer=PeerIdentity("A-LONGER-TITLE", PEER.certificate, PEER.address))
     assert rooms.intake.receive(other, data).known
-    assert len(rooms.object_files()) == 1
+    assert len(rooms.kept_objects()) == 1
 
 
 @pytest.mark.parametrize("position", [300, CHUNK, -1])
@@ -280,18 +281,16 @@ def test_one_other_byte_anywhere_is_another_instance(rooms: Rooms, position: int
 
 def test_instance_whose_kept_object_is_damaged_or_gone_is_not_promised_again(rooms: Rooms) -> None:
     rooms.intake.receive(request_for(small()), HEAD)
-    (file,) = rooms.object_files()
-    sealed = bytearray(file.read_bytes())
-    sealed[-1] ^= 1
-    file.write_bytes(sealed)
+    (object_id,) = rooms.kept_objects()
+    damage(rooms.objects_folder, object_id)
     with pytest.raises(SealBroken) as broken:
         rooms.intake.receive(request_for(small()), HEAD)
-    assert rooms.object_files() == [file]
-    file.unlink()
+    assert rooms.kept_objects() == [object_id]
+    erase(rooms.objects_folder, object_id)
     with pytest.raises(StoreUnavailable) as gone:
         rooms.intake.receive(request_for(small()), HEAD)
     assert (broken.value.status, gone.value.status) == (0xA700, 0xA700)
-    assert rooms.object_files() == []
+    assert rooms.kept_objects() == []
     assert [rooms.count(name) for name in ("instances", "jobs", "audit_entries")] == [1, 1, 1]
 
 

@@ -19,7 +19,7 @@ from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, get_instance
 from radnode.model import Analysis
 from radnode.results import Prepared, Report
-from radnode.storage import objects
+from radnode.storage import extents
 
 ACTOR = Actor(user="test")
 # design/interface.md, and `created`, which the listing shows
@@ -148,9 +148,9 @@ def test_unknown_result_is_not_found_and_not_audited(rooms: Rooms) -> None:
 
 def test_same_result_is_prepared_once(rooms: Rooms) -> None:
     store(rooms)
-    count = len(rooms.object_files())
+    count = len(rooms.kept_objects())
     assert prepare(rooms) is None
-    assert len(rooms.object_files()) == count
+    assert len(rooms.kept_objects()) == count
 
 
 def test_result_committed_by_another_meanwhile_is_left_out_and_its_objects_go(rooms: Rooms) -> None:
@@ -161,7 +161,7 @@ def test_result_committed_by_another_meanwhile_is_left_out_and_its_objects_go(ro
         rooms.results.commit(tx, [late], ["pacs"], ACTOR)
     rooms.results.discard([late])
     assert rooms.count("results") == 1
-    assert len(rooms.object_files()) == 3
+    assert len(rooms.kept_objects()) == 3
     assert rooms.results.show(result, ACTOR)["id"] == result
 
 
@@ -178,15 +178,15 @@ def test_disk_that_fills_up_between_the_two_objects_leaves_neither(
     rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = instance(rooms)
-    real, calls = os.write, []
+    real, calls = os.pwrite, []
 
-    def write(descriptor: int, data: bytes) -> int:
+    def write(descriptor: int, data: memoryview, position: int) -> int:
         calls.append(1)
         if len(calls) == 2:
             raise OSError(errno.ENOSPC, "full")
-        return real(descriptor, data)
+        return real(descriptor, data, position)
 
-    monkeypatch.setattr(objects.os, "write", write)
+    monkeypatch.setattr(extents.os, "pwrite", write)
     with pytest.raises(StoreUnavailable):
         rooms.results.prepare(row, SOURCE, FINDING, Report("2.25.1", b"r"))
-    assert len(rooms.object_files()) == 1
+    assert len(rooms.kept_objects()) == 1

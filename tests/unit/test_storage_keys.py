@@ -73,7 +73,7 @@ def test_provider_without_keys_stores_nothing(rooms: Rooms) -> None:
     (rooms.folder / "keys" / "kek-0001.key").unlink()
     with pytest.raises(KeyUnavailable):
         rooms.vault.put("study", Kind.INSTANCE, b"x")
-    assert rooms.object_files() == []
+    assert rooms.holds_nothing()
     assert rooms.count("study_keys") == 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import unseal as independent
+from support.rooms import Rooms
 from support.sealed import header_of, open_sealed, seal
 
 from radnode.storage import sealing
@@ -61,6 +62,20 @@ def test_radnode_writes_the_vector(name: str, monkeypatch: pytest.MonkeyPatch) -
         object_id=PARAMETERS["object id"],
     )
     assert sealed == bytes.fromhex(body)
+
+
+def test_object_that_is_cut_out_by_hand_as_the_page_says_opens_in_the_independent_reader(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path)
+    contents = [b"first", bytes(3 << 20), b"third"]
+    ids = [rooms.vault.put("study", Kind.INSTANCE, content) for content in contents]
+    key = rooms.keys.of_study("study").secret
+    (script,) = re.findall(r"^```sh\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+    for object_id, content in zip(ids, contents, strict=True):
+        subprocess.run(["bash", "-euc", script, "-", object_id.hex()], cwd=tmp_path, check=True)
+        sealed = (tmp_path / f"{object_id.hex()}.sealed").read_bytes()
+        assert sealed[32:48] == object_id
+        assert independent.unseal(sealed, key) == content
+    rooms.close()
 
 
 def test_independent_reader_is_short_and_imports_nothing_of_radnode(tmp_path: Path) -> None:
