@@ -16,6 +16,7 @@ from benchmarks.servers import make_node
 
 _ROWS = 30
 _LEAST = 0.5  # percent
+_IDLE = 95  # percent in one place: a thread that waits
 
 
 def measure(
@@ -43,6 +44,10 @@ def measure(
     samples = json.loads(out.read_text())
     for thread, total in _totals(samples, lambda sample: sample[0]).items():
         of_thread = [sample for sample in samples if sample[0] == thread]
+        _, ours, innermost, most = of_thread[0]
+        if most >= total * _IDLE / 100:
+            say(f"\n{thread}: waits in {ours} > {innermost}")
+            continue
         layers = _totals(of_thread, lambda sample: sample[1].partition(":")[0] or "(libraries alone)")
         say(f"\n{thread}: {total:,} samples")
         for name, count in layers.items():

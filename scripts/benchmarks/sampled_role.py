@@ -1,6 +1,6 @@
 """The listener with a thread that looks where the others are: python -m benchmarks.sampled_role CONFIG OUT.
 
-SIGUSR1 begins a new sample; at the end the counts are written to OUT as JSON. A thread is seen where it runs or waits
+SIGUSR1 begins the sample; at the end the counts are written to OUT as JSON. A thread is seen where it runs or waits
 (a lock, the disk, the next bytes), so shares are of wall-clock time, not of CPU.
 """
 
@@ -16,25 +16,23 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks import ROOT
-from radnode.process import main
 
 _EVERY_SECONDS = 0.001
 _OURS = str(ROOT / "radnode")
 
 
 class Sampler:
-    """Counts (thread, our function, function it is in) until told to stop."""
+    """Counts (thread, our function, function it is in) from SIGUSR1 on until told to stop.
+
+    The signal is blocked in every thread and waited for by this one, so it is made before any library starts threads:
+    a main thread that sleeps on a lock may be late to notice a signal that another thread took.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="sampler", daemon=True)
-
-    def begin(self, *_: object) -> None:
-        """Forget what was seen so far."""
-        self._counts = Counter()
-        if not self._thread.is_alive():
-            self._thread.start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        threading.Thread(target=self._look, name="sampler", daemon=True).start()
 
     def end(self) -> list[tuple[str, str, str, int]]:
         """Stop and return what was seen."""
@@ -42,6 +40,7 @@ class Sampler:
         return [(*where, count) for where, count in self._counts.most_common()]
 
     def _look(self) -> None:
+        signal.sigwait([signal.SIGUSR1])
         while not self._ended.wait(_EVERY_SECONDS):
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             for ident, frame in sys._current_frames().items():
@@ -68,7 +67,8 @@ def _named(frame: FrameType) -> str:
 
 if __name__ == "__main__":
     sampler = Sampler()
-    signal.signal(signal.SIGUSR1, sampler.begin)
+    from radnode.process import main
+
     code = main(["intake", sys.argv[1]])
     Path(sys.argv[2]).write_text(json.dumps(sampler.end()))
     sys.exit(code)

@@ -110,6 +110,8 @@ def _servers(samples: Samples, recipes: Sequence[Recipe]) -> list[str]:
             _number(samples.median(recipe.name, scenario, lambda one: one.megabytes_per_second), 0)
             for scenario in ("ct1", "ct4", "dx1", "dx4")
         ]
+        if not any(speeds):
+            continue
         cpu = [
             _number(samples.median(recipe.name, scenario, lambda one: one.cpu_seconds_per_gigabyte), 2)
             for scenario in ("ct1", "ct4")
