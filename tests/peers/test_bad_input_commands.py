@@ -33,7 +33,7 @@ def test_row_10_context_that_is_not_accepted_has_its_result(target: Target, offe
 
 
 def test_row_12_unfinished_command_set_is_aborted_at_the_deadline(target: Target) -> None:
-    with target.attacked("association_idle"), associated(target) as connection:
+    with target.attacked("message_timeout"), associated(target) as connection:
         began = time.monotonic()
         connection.sendall(pdata(value(3, 1, encode(store_command())[:40])))
         abort(read_pdu(connection))

@@ -47,7 +47,7 @@ from support.strangers import IMPLICIT_VR_LITTLE_ENDIAN, connect, tls
 # Every row is run in every lane.
 LANES = {lane: {"RADNODE_NETWORK__FAST_LANE": value} for lane, value in (("stock", "false"), ("fast", "true"))}
 
-HANDSHAKE_SECONDS, REQUEST_SECONDS, PDU_SECONDS = 1.0, 1.0, 1.5  # the last is idle_seconds, which bounds a PDU too
+HANDSHAKE_SECONDS, REQUEST_SECONDS, PDU_SECONDS = 1.5, 1.5, 1.5  # the last is idle_seconds, which bounds a PDU too
 MAX_ASSOCIATIONS, MAX_ASSOCIATIONS_PER_PEER = 6, 4
 DEADLINES = {
     "RADNODE_NODE__HANDSHAKE_SECONDS": str(HANDSHAKE_SECONDS),
