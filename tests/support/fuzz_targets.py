@@ -125,7 +125,7 @@ def fuzz_wire(data: bytes) -> None:
 def fuzz_association(data: bytes) -> None:
     """A real listener: PDU by PDU, then the peer closes. It ends the connection, and nothing unexpected was raised.
 
-    Bit 0 of the first byte: begin with a legal request. Bits 1 and up: which lane.
+    Bit 0 of the first byte: begin with a legal request. The other bits: which lane.
     """
     flags, rest = (data[0], data[1:]) if data else (0, b"")
     node = _node(raw_peer.LANES[(flags >> 1) % len(raw_peer.LANES)])
@@ -144,12 +144,15 @@ def fuzz_association(data: bytes) -> None:
 
 def fuzz_sealing(data: bytes) -> None:
     """A changed sealed object opens as what was sealed or not at all; also when its header's checksum was mended."""
-    mended = data[:120] + struct.pack(">I", zlib.crc32(data[:120])) + data[124:]
-    for sealed in (data, mended):
+    fields, rest = data[: sealing.HEADER - 4], data[sealing.HEADER :]
+    for sealed in (data, fields + struct.pack(">I", zlib.crc32(fields)) + rest):
         with contextlib.suppress(SealBroken):
-            header = sealing.read_header(sealed)
+            source = BytesIO(sealed)
+            header = sealing.read_header(source)
             assert header.encode() == sealed[: sealing.HEADER]
-            assert len(sealing.unseal(sealed, STUDY_KEY)) == header.length
+            plaintext = b"".join(sealing.unseal(header, source, STUDY_KEY))
+            chunks = len(plaintext) // header.chunk_size + 1
+            assert len(plaintext) + sealing.TAG * chunks == len(sealed) - sealing.HEADER
 
 
 @cache
