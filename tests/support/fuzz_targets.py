@@ -30,7 +30,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from radnode import pki
 from radnode.errors import InputError, MalformedDataSet, SealBroken
-from radnode.identify import Identity, identify
+from radnode.identify import Identifier, Identity
 from radnode.network import command_set, screen, wire
 from radnode.part10 import read_file_meta
 from radnode.storage import sealing
@@ -51,14 +51,31 @@ SYNTAXES = (
 
 
 def fuzz_identify(data: bytes) -> None:
-    """An Identity or an InputError; where pydicom reads the same bytes without complaint, the same UIDs."""
-    syntax, data_set = SYNTAXES[data[0] % len(SYNTAXES)] if data else SYNTAXES[0], data[1:]
-    with contextlib.suppress(InputError):
-        check_against_pydicom(identify(data_set, syntax, MAX_INFLATED), data_set, syntax)
+    """An Identity or an InputError, the same in one piece and in many; where pydicom reads the bytes, the same UIDs.
+
+    The first byte modulo 5 is the transfer syntax, its five highest bits the length of a piece.
+    """
+    first, data_set = data[0] if data else 0, data[1:]
+    syntax, step = SYNTAXES[first % len(SYNTAXES)], (first >> 3) + 1
+    found = _answer(data_set, syntax, len(data_set) + 1)
+    assert found == _answer(data_set, syntax, step)
+    if isinstance(found, Identity):
+        check_against_pydicom(found, data_set, syntax)
+
+
+def _answer(data_set: bytes, syntax: str, step: int) -> Identity | type[InputError]:
+    """What `identify` says of a data set that comes in pieces of `step` bytes."""
+    identifier = Identifier(syntax, MAX_INFLATED)
+    try:
+        for start in range(0, len(data_set), step):
+            identifier.feed(memoryview(data_set)[start : start + step])
+        return identifier.finish()
+    except InputError as error:
+        return type(error)
 
 
 def check_against_pydicom(found: Identity, data_set: bytes, syntax: str) -> None:
-    """Compare the UIDs that were found with pydicom's reading of the same bytes."""
+    """Compare UIDs and a plain Patient ID with pydicom's reading of the same bytes."""
     uid = UID(syntax)
     if uid.is_deflated:
         data_set = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data_set)
@@ -73,6 +90,9 @@ def check_against_pydicom(found: Identity, data_set: bytes, syntax: str) -> None
         value = raw.get(keyword)
         text = value.rstrip(b"\0 ").decode("latin-1") if isinstance(value, bytes) else str(value)
         assert text == getattr(found, keyword), keyword
+    patient = raw.get("PatientID") or b""
+    if isinstance(patient, bytes) and patient.isascii() and b"\x1b" not in patient:
+        assert patient.decode().strip(" \0") == found.PatientID
 
 
 def fuzz_part10(data: bytes) -> None:
