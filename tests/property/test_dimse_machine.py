@@ -164,6 +164,8 @@ class DIMSEMachine(RuleBasedStateMachine):
     def __init__(self, node: Node, *, tls: bool) -> None:
         super().__init__()
         self.node, self.tls = node, tls
+        for kept in (node.received, node.refusals, node.events, node.failures):
+            kept.clear()  # of the example before, which may have failed
         self.census = Census(node)
         self.is_open = False
         self.begun: Said | None = None

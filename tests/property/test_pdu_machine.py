@@ -100,6 +100,8 @@ class PDUMachine(RuleBasedStateMachine):
     def __init__(self, node: Node, *, tls: bool) -> None:
         super().__init__()
         self.node, self.tls = node, tls
+        for kept in (node.received, node.refusals, node.events, node.failures):
+            kept.clear()  # of the example before, which may have failed
         self.census = Census(node)
         self.state: str | None = None
         self.verification: list[int] = []  # accepted contexts for C-ECHO

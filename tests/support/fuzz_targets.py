@@ -30,7 +30,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from radnode import pki
 from radnode.errors import InputError, MalformedDataSet, SealBroken
-from radnode.identify import Identity, identify
+from radnode.identify import Identifier, Identity
 from radnode.network import command_set, screen, wire
 from radnode.part10 import read_file_meta
 from radnode.storage import sealing
@@ -51,14 +51,31 @@ SYNTAXES = (
 
 
 def fuzz_identify(data: bytes) -> None:
-    """An Identity or an InputError; where pydicom reads the same bytes without complaint, the same UIDs."""
-    syntax, data_set = SYNTAXES[data[0] % len(SYNTAXES)] if data else SYNTAXES[0], data[1:]
-    with contextlib.suppress(InputError):
-        check_against_pydicom(identify(data_set, syntax, MAX_INFLATED), data_set, syntax)
+    """An Identity or an InputError, the same in one piece and in many; where pydicom reads the bytes, the same UIDs.
+
+    The first byte modulo 5 is the transfer syntax, its five highest bits the length of a piece.
+    """
+    first, data_set = data[0] if data else 0, data[1:]
+    syntax, step = SYNTAXES[first % len(SYNTAXES)], (first >> 3) + 1
+    found = _answer(data_set, syntax, len(data_set) + 1)
+    assert found == _answer(data_set, syntax, step)
+    if isinstance(found, Identity):
+        check_against_pydicom(found, data_set, syntax)
+
+
+def _answer(data_set: bytes, syntax: str, step: int) -> Identity | type[InputError]:
+    """What `identify` says of a data set that comes in pieces of `step` bytes."""
+    identifier = Identifier(syntax, MAX_INFLATED)
+    try:
+        for start in range(0, len(data_set), step):
+            identifier.feed(memoryview(data_set)[start : start + step])
+        return identifier.finish()
+    except InputError as error:
+        return type(error)
 
 
 def check_against_pydicom(found: Identity, data_set: bytes, syntax: str) -> None:
-    """Compare the UIDs that were found with pydicom's reading of the same bytes."""
+    """Compare UIDs and a plain Patient ID with pydicom's reading of the same bytes."""
     uid = UID(syntax)
     if uid.is_deflated:
         data_set = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data_set)
@@ -73,6 +90,9 @@ def check_against_pydicom(found: Identity, data_set: bytes, syntax: str) -> None
         value = raw.get(keyword)
         text = value.rstrip(b"\0 ").decode("latin-1") if isinstance(value, bytes) else str(value)
         assert text == getattr(found, keyword), keyword
+    patient = raw.get("PatientID") or b""
+    if isinstance(patient, bytes) and patient.isascii() and b"\x1b" not in patient:
+        assert patient.decode().strip(" \0") == found.PatientID
 
 
 def fuzz_part10(data: bytes) -> None:
@@ -125,7 +145,7 @@ def fuzz_wire(data: bytes) -> None:
 def fuzz_association(data: bytes) -> None:
     """A real listener: PDU by PDU, then the peer closes. It ends the connection, and nothing unexpected was raised.
 
-    Bit 0 of the first byte: begin with a legal request. Bits 1 and up: which lane.
+    Bit 0 of the first byte: begin with a legal request. The other bits: which lane.
     """
     flags, rest = (data[0], data[1:]) if data else (0, b"")
     node = _node(raw_peer.LANES[(flags >> 1) % len(raw_peer.LANES)])
@@ -144,12 +164,15 @@ def fuzz_association(data: bytes) -> None:
 
 def fuzz_sealing(data: bytes) -> None:
     """A changed sealed object opens as what was sealed or not at all; also when its header's checksum was mended."""
-    mended = data[:120] + struct.pack(">I", zlib.crc32(data[:120])) + data[124:]
-    for sealed in (data, mended):
+    fields, rest = data[: sealing.HEADER - 4], data[sealing.HEADER :]
+    for sealed in (data, fields + struct.pack(">I", zlib.crc32(fields)) + rest):
         with contextlib.suppress(SealBroken):
-            header = sealing.read_header(sealed)
+            source = BytesIO(sealed)
+            header = sealing.read_header(source)
             assert header.encode() == sealed[: sealing.HEADER]
-            assert len(sealing.unseal(sealed, STUDY_KEY)) == header.length
+            plaintext = b"".join(sealing.unseal(header, source, STUDY_KEY))
+            chunks = len(plaintext) // header.chunk_size + 1
+            assert len(plaintext) + sealing.TAG * chunks == len(sealed) - sealing.HEADER
 
 
 @cache
