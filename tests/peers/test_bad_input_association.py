@@ -1,4 +1,4 @@
-"""Rows 4 to 6, 10 and 11 of "Bad input and what it gets" (security.md): association requests that are turned down."""
+"""Rows 4 to 6 and 11 of "Bad input and what it gets" (security.md): association requests that are turned down."""
 
 from __future__ import annotations
 
