@@ -9,6 +9,7 @@
     |   |-- IdentityMismatch         A900  data set and command disagree, or a required UID is missing
     |   |-- InvalidUID               0117  a UID that is not a UID
     |   |-- ContextMismatch          0122  SOP class is not that of the presentation context
+    |   |-- UnknownOperation         0211  a command field that PS3.7 does not know
     |   |-- DuplicateInstance        0111  a known UID with other bytes
     |   `-- ObjectTooLarge           A700  over a size, depth or count limit
     |-- StorageError             this node cannot keep it now (retry)
@@ -87,6 +88,12 @@ class ContextMismatch(InputError):
     """The SOP class of the command is not the abstract syntax of its presentation context."""
 
     status = 0x0122  # PS3.7 Annex C SOP Class not supported
+
+
+class UnknownOperation(InputError):
+    """A request whose command field is none of PS3.7 Table E.1-1."""
+
+    status = 0x0211  # PS3.7 Annex C Unrecognized operation
 
 
 class DuplicateInstance(InputError):

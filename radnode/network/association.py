@@ -13,7 +13,7 @@ from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from radnode.errors import ContextMismatch
+from radnode.errors import ContextMismatch, InputError, UnknownOperation
 from radnode.model import PeerIdentity, Reception, Refusal
 from radnode.network import command_set, statuses
 from radnode.network.admission import Admission, Certificate, Claim, Rejection, escape_ae_title
@@ -114,9 +114,11 @@ class AcceptedAssociation(Association):
 
     def refuse(self, rule: str, advice: str) -> None:
         """Report, once per association, that this node turned the peer away."""
-        if self._is_refused:
-            return
-        self._is_refused = True
+        if not self._is_refused:
+            self._is_refused = True
+            self._report(rule, advice)
+
+    def _report(self, rule: str, advice: str) -> None:
         calling = escape_ae_title(self.upper_layer.claimed_titles[1])
         self._hooks.tell_refused(
             Refusal(
@@ -156,7 +158,7 @@ class AcceptedAssociation(Association):
         """Report what the peer proposed and nobody is given here; the results have told the peer."""
         advice = self._offered.not_accepted(self.rejected_contexts)
         if advice is not None:
-            self.refuse("context_not_accepted", advice)
+            self._report("context_not_accepted", advice)  # a breach later on has its own line
 
     def _identity(self, peer: PeerSettings) -> PeerIdentity:
         return PeerIdentity(peer.ae_title, self._certificate.sha256 if self._certificate else None, self.peer_address)
@@ -186,6 +188,11 @@ class AcceptedAssociation(Association):
             time.monotonic() - self._began,
         )
 
+    def _abort_blocking(self, block: bool = True) -> None:
+        """Abort, also while the upper layer waits for the rest of a PDU; every abort of pynetdicom comes by here."""
+        self.upper_layer.stop_reading()
+        super()._abort_blocking(block)
+
     def begin_data_set(self, context_id: int, command: CommandSet) -> Reception:
         """Return where the data set of a request goes: none but C-STORE has one that is wanted."""
         if self._storage is None or command.ushort(Tag.COMMAND_FIELD) != Command.C_STORE:
@@ -213,6 +220,15 @@ class AcceptedAssociation(Association):
         if command == Command.C_ECHO:
             abstract_syntax = self._contexts[message.context_id].abstract_syntax
             agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == abstract_syntax == VERIFICATION
-            return statuses.SUCCESS if agree else statuses.SOP_CLASS_NOT_SUPPORTED
-        known = command in Command.__members__.values()
-        return statuses.SOP_CLASS_NOT_SUPPORTED if known else statuses.UNRECOGNIZED_OPERATION
+            if agree:
+                return statuses.SUCCESS
+        return self._decline(command)
+
+    def _decline(self, command: int) -> int:
+        """Report a request that nobody serves and return its status."""
+        error: InputError = ContextMismatch("This presentation context is not for that command.")
+        if command not in Command.__members__.values():
+            error = UnknownOperation("The peer must send commands that PS3.7 knows.")
+        if self._admitted is not None:
+            self._hooks.tell_declined(self._identity(self._admitted), None, error)
+        return error.status

@@ -36,6 +36,7 @@ METHODS: Mapping[type, Mapping[str, tuple[str, ...]]] = {
         "_serve_request": ("msg", "context_id"),
         "set_socket": ("socket",),
         "abort": ("block",),
+        "_abort_blocking": ("block",),
         "kill": (),
     },
     DIMSEServiceProvider: {"__init__": ("assoc",), "receive_primitive": ("primitive",)},

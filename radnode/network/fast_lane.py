@@ -51,6 +51,7 @@ class FastLane(UpperLayer):
             and self.event_queue.empty()
             and self.to_provider_queue.empty()
             and not self._kill_thread
+            and not self._broken
             and not self._association.messages.busy
         )
 

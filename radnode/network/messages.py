@@ -58,6 +58,11 @@ class Messages(DIMSEServiceProvider):
         """Say whether a message waits or is being served."""
         return self._serving.is_set()
 
+    @property
+    def begun(self) -> bool:
+        """Say whether some of a message came, and not all of it."""
+        return bool(self._command_bytes)
+
     def done(self) -> None:
         """Let the upper layer read on."""
         self._serving.clear()

@@ -11,6 +11,7 @@ import contextlib
 import select
 import socket
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ LINGER_SECONDS = 1.0  # how long a peer that broke the protocol may keep sending
 
 _HEADER = struct.Struct(">BxL")
 _ASSOCIATE_RQ, P_DATA, _ABORT = 0x01, 0x04, 0x07
+_LOOK_UP_SECONDS = 0.25  # how long an abort by this node may wait within a PDU
 _SLACK_SECONDS = 0.05  # by which a wait may outlast its deadline
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -45,6 +47,7 @@ class DeadlineSocket(AssociationSocket):
         super().__init__(assoc, client_socket=connection)
         self._send_seconds = send_seconds
         self._timeout = -1.0  # what the socket's timeout was set to here
+        self.stopped = threading.Event()
 
     @property
     def ready(self) -> bool:
@@ -71,18 +74,25 @@ class DeadlineSocket(AssociationSocket):
         """Fill `view` and return its length, or how much came before the peer closed; `deadline`: time.monotonic().
 
         Raises:
+            InterruptedError: reading was stopped.
             TimeoutError: the deadline passed.
             OSError: the connection broke.
         """
         connection, done = self.socket, 0
         while connection is not None and done < len(view):
             left = deadline - time.monotonic()
+            if self.stopped.is_set():
+                raise InterruptedError
             if left <= 0:
                 raise TimeoutError
+            left = min(left, _LOOK_UP_SECONDS)
             if not left <= self._timeout <= left + _SLACK_SECONDS:
                 self._wait_at_most(left)
             acknowledge_at_once(connection)
-            received = connection.recv_into(view[done:])
+            try:
+                received = connection.recv_into(view[done:])
+            except TimeoutError:
+                continue
             if not received:
                 break
             done += received
@@ -141,7 +151,7 @@ class UpperLayer(DULServiceProvider):
         self._max_pdu = max_pdu
         self._idle_seconds = idle_seconds
         self._request_deadline = time.monotonic() + request_seconds
-        self._broken = False
+        self._broken = self._is_reading = False
         self._abort_reason = _UNEXPECTED_PDU
 
     def run_reactor(self) -> None:
@@ -160,6 +170,19 @@ class UpperLayer(DULServiceProvider):
         if self.socket is not None and self.socket.socket is not None:
             self.socket.close()
         self.to_user_queue.put(A_P_ABORT())
+
+    def stop_reading(self) -> None:
+        """Read no further, not even the rest of a PDU, so that an abort of this node can be sent."""
+        self._broken = True
+        if self.socket is not None:
+            self.socket.stopped.set()
+
+    def idle_timer_expired(self) -> bool:
+        """Say whether the peer was silent for too long; within a PDU the deadline of the PDU decides."""
+        expired = not self._is_reading and bool(super().idle_timer_expired())
+        if expired and self._association.messages.begun:
+            self._association.refuse("message_timeout", "The peer stopped within a message; check the network.")
+        return expired
 
     def restart_idle_timer(self) -> None:
         """Begin the idle time anew; serving a message is not idleness."""
@@ -186,7 +209,7 @@ class UpperLayer(DULServiceProvider):
 
         Nor the rest of a PDU that broke the protocol before the association: its abort waits behind Evt5.
         """
-        if self._broken and self.state_machine.current_state in {"Sta1", "Sta2"}:
+        if self._broken and self.state_machine.current_state in {"Sta1", "Sta2", "Sta6"}:
             return False
         if self.state_machine.current_state == "Sta6" and self._association.messages.busy:
             return False
@@ -200,6 +223,7 @@ class UpperLayer(DULServiceProvider):
     def _read_pdu_data(self) -> None:
         """Read one PDU, bounded in length and time, and queue its event."""
         deadline = self._deadline()
+        self._is_reading = True
         try:
             header = self.socket.read(_HEADER.size, deadline)
             if len(header) < _HEADER.size:
@@ -213,10 +237,14 @@ class UpperLayer(DULServiceProvider):
                 self.violation("pdu_too_long", "The peer must keep to the maximum length that was announced to it.")
                 return
             self._read_body(header, deadline)
+        except InterruptedError:
+            return
         except TimeoutError:
             self.violation("pdu_timeout", "The peer stopped within a PDU; check the network.", _NOT_SPECIFIED)
         except OSError:
             self.event_queue.put("Evt17")
+        finally:
+            self._is_reading = False
 
     def _read_body(self, header: bytes, deadline: float) -> None:
         """Read the rest of a PDU whose type and length may be, and queue its event.
