@@ -197,7 +197,8 @@ class Refusal:
 
     `rule` is a stable snake_case word for the rule that refused (`tls_no_client_certificate`,
     `calling_ae_title_unknown`, ...), `advice` one sentence that says what to change. `ae_title` is what the
-    peer claimed, escaped to printable ASCII.
+    peer claimed, escaped to printable ASCII. `is_alert` is False where nothing but the negotiation of what to
+    exchange came to nothing: no event for the audit trail.
     """
 
     rule: str
@@ -205,6 +206,7 @@ class Refusal:
     address: str
     ae_title: str | None = None
     certificate: str | None = None
+    is_alert: bool = True
 
 
 class JobKind(enum.StrEnum):

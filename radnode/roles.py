@@ -84,6 +84,8 @@ def intake(node: Node, stop: threading.Event) -> None:
             rule=refusal.rule,
             advice=refusal.advice,
         )
+        if not refusal.is_alert:
+            return
         actor = Actor(ae=refusal.ae_title, certificate=refusal.certificate, address=refusal.address)
         try:
             node.record(events.PEER_REFUSED, actor, rule=refusal.rule)

@@ -116,9 +116,9 @@ class AcceptedAssociation(Association):
         """Report, once per association, that this node turned the peer away."""
         if not self._is_refused:
             self._is_refused = True
-            self._report(rule, advice)
+            self._report(rule, advice, is_alert=True)
 
-    def _report(self, rule: str, advice: str) -> None:
+    def _report(self, rule: str, advice: str, *, is_alert: bool) -> None:
         calling = escape_ae_title(self.upper_layer.claimed_titles[1])
         self._hooks.tell_refused(
             Refusal(
@@ -127,6 +127,7 @@ class AcceptedAssociation(Association):
                 address=self.peer_address,
                 ae_title=calling or None,
                 certificate=self._certificate.sha256 if self._certificate else None,
+                is_alert=is_alert,
             )
         )
 
@@ -158,7 +159,7 @@ class AcceptedAssociation(Association):
         """Report what the peer proposed and nobody is given here; the results have told the peer."""
         advice = self._offered.not_accepted(self.rejected_contexts)
         if advice is not None:
-            self._report("context_not_accepted", advice)  # a breach later on has its own line
+            self._report("context_not_accepted", advice, is_alert=False)  # a breach later on has its line
 
     def _identity(self, peer: PeerSettings) -> PeerIdentity:
         return PeerIdentity(peer.ae_title, self._certificate.sha256 if self._certificate else None, self.peer_address)
