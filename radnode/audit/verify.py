@@ -162,7 +162,7 @@ class _Walk:
                 return None
         if raw[-1:] != b"\n":
             return _Fault(seq, seq, f"Entry {seq} is cut off at {where}.")
-        match = re.match(rb'\{"seq":(\d+),', raw)
+        match = re.match(rb'\{"seq":(\d{1,18}),', raw)
         if match is None or int(match[1]) == seq:
             return _Fault(seq, seq, f"Entry {seq} at {where} is not an entry of the trail: it was changed or put in.")
         found, line = int(match[1]), raw[:-1]
@@ -341,7 +341,7 @@ def _is_json(line: bytes) -> bool:
     """Whether the line is one JSON object."""
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

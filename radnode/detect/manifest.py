@@ -168,7 +168,7 @@ def parse_manifest(text: bytes) -> Manifest:
     """
     try:
         document: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise PackageError(f"The manifest is not valid TOML: {type(error).__name__}.") from error
     try:
         return Manifest.model_validate(document)

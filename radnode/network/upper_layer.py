@@ -204,6 +204,17 @@ class UpperLayer(DULServiceProvider):
                 pdu.reason_diagnostic = self._abort_reason
         super()._send(pdu)
 
+    def _process_recv_primitive(self) -> bool:
+        """Take what the association's thread wants sent, after what has happened; what crosses an abort is dropped.
+
+        Stock pynetdicom raises for an A-ASSOCIATE or P-DATA primitive in Sta13: PS3.8 Table 9-10 has no place for it.
+        """
+        if not self.event_queue.empty():
+            return True
+        if self.state_machine.current_state in {"Sta1", "Sta13"}:
+            self.to_provider_queue.queue.clear()
+        return bool(super()._process_recv_primitive())
+
     def _is_transport_event(self) -> bool:
         """Read the next PDU, but not while a message is being served: the sender then waits in TCP.
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from support.network import Node, request_pdu, running_node
 
 LANES = (True, False)  # values of network.fast_lane: the ways a C-STORE can take through the listener
-REPORTED = frozenset({"InvalidEventError"})  # a primitive that crosses an abort: reported, not mended here
 HEADER = struct.Struct(">BxL")
 CALLING = "HERE"  # known by its address, so that it may do without TLS
 REQUEST = bytes(request_pdu(CALLING))
