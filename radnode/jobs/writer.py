@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import PoolProxiedConnection
 
 from radnode.errors import StoreUnavailable
@@ -47,22 +48,22 @@ class Writer:
             StoreUnavailable: the database is locked, full or damaged; nothing was written.
         """
         driver = self.dialect.loaded_dbapi
-        self._turn.acquire(BUSY_SECONDS)
         try:
-            self.connection.cursor().execute("BEGIN IMMEDIATE")
-            yield self
-            self.connection.commit()
+            connection = self.connection  # before the turn: those who hold the pool's last ones may be waiting for it
+            self._turn.acquire(BUSY_SECONDS)
+            try:
+                connection.cursor().execute("BEGIN IMMEDIATE")
+                yield self
+                connection.commit()
+            except BaseException:
+                self._drop()
+                raise
+            finally:
+                self._turn.release()
         except IntegrityError:
-            self._drop()
             raise
-        except (driver.Error, DBAPIError) as error:
-            self._drop()
+        except (driver.Error, DBAPIError, NoConnection) as error:
             raise StoreUnavailable("The database cannot be written now (locked, full or damaged).") from error
-        except BaseException:
-            self._drop()
-            raise
-        finally:
-            self._turn.release()
 
     def _drop(self) -> None:
         """Roll back and close: the next transaction begins on a connection about which nothing is in doubt."""

@@ -191,6 +191,31 @@ def test_interrupted_leader_leaves_nobody_waiting(rooms: Rooms, monkeypatch: pyt
     assert rooms.count("instances") == 2
 
 
+def test_first_commits_of_many_new_studies_do_not_wait_for_each_others_connections(rooms: Rooms) -> None:
+    desk, outcomes, together = Arrivals(rooms.stores), list[bool](), threading.Barrier(40)
+
+    def push(name: str) -> None:
+        together.wait(10)
+        rooms.keys.of_study(name)  # holds one of the pool's connections while it waits for its turn to write
+        outcomes.append(desk.commit(arrival(name)))
+
+    run_all([lambda number=number: push(f"{number:032x}") for number in range(40)])
+    assert outcomes == [True] * 40
+
+
+def test_pool_without_a_free_connection_is_store_unavailable(rooms: Rooms) -> None:
+    engine = database.open_database(rooms.folder / "node.db")
+    engine.pool._timeout = 0.1
+    held = [engine.connect() for _ in range(15)]
+    desk = Arrivals(replace(rooms.stores, engine=engine))
+    with pytest.raises(StoreUnavailable):
+        desk.commit(arrival("a" * 32))
+    for connection in held:
+        connection.close()
+    assert desk.commit(arrival("a" * 32)) is True
+    engine.dispose()
+
+
 def test_many_threads_at_once_lose_nothing_and_number_without_gap(rooms: Rooms) -> None:
     desk = Arrivals(rooms.stores)
     outcomes: dict[str, list[bool]] = {f"{number:032x}": [] for number in range(120)}
