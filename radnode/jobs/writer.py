@@ -1,7 +1,7 @@
 """Write transactions on a connection that is kept: for the busiest path alone.
 
-What SQLAlchemy does around a transaction (taking a connection from the pool, events, a context for each statement) costs
-three times what SQLite needs for the commit of one image. Statements come through `radnode.prepared`, which needs
+What SQLAlchemy does around a transaction (taking a connection from the pool, events, a context for each statement)
+costs three times what SQLite needs for the commit of one image. Statements come through `radnode.prepared`, which needs
 only the driver's connection and the dialect.
 """
 

@@ -43,6 +43,38 @@ class Declined:
         """Forget nothing."""
 
 
+class _Guarded:
+    """A reception of the node, replaced by a declined one as soon as it raises where it may not.
+
+    The upper layer would take its OSError for the connection's and its ValueError for a breach by the peer.
+    """
+
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
+        self.finish = reception.finish
+        self.abandon = reception.abandon
+
+    def room(self) -> memoryview:
+        """Return memory for the bytes that come next."""
+        try:
+            return self._reception.room()
+        except Exception as error:  # noqa: BLE001 - boundary to the node; `finish` raises it where it is looked at
+            return self._decline(error).room()
+
+    def advance(self, count: int) -> None:
+        """Say how much was written."""
+        try:
+            self._reception.advance(count)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._decline(error)
+
+    def _decline(self, error: Exception) -> Declined:
+        self._reception.abandon()
+        self._reception = declined = Declined(error)
+        self.finish, self.abandon = declined.finish, declined.abandon
+        return declined
+
+
 class StorageSCP:
     """Answers the C-STORE requests of one admitted peer, and counts them."""
 
@@ -54,7 +86,7 @@ class StorageSCP:
     def begin(self, command: CommandSet, context: AcceptedContext) -> Reception:
         """Return where the data set goes; one that cannot be kept is taken and declined in the end."""
         try:
-            return self._hooks.receive(self._request(command, context))
+            return _Guarded(self._hooks.receive(self._request(command, context)))
         except Exception as error:  # noqa: BLE001 - `finish` raises it where it is looked at
             return Declined(error)
 

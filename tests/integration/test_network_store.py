@@ -158,6 +158,48 @@ def test_text_of_an_exception_reaches_neither_log_nor_console(folder, capfd, cap
     assert [record for record in records if record.name.startswith("pynetdicom")] == []
 
 
+class Faulty:
+    """A reception with a bug: it raises where it may not."""
+
+    def __init__(self, error: Exception, abandoned: list[str]) -> None:
+        self._error, self._abandoned = error, abandoned
+
+    def room(self) -> memoryview:
+        return memoryview(bytearray(1000))
+
+    def advance(self, count: int) -> None:
+        raise self._error
+
+    def finish(self) -> None:
+        raise AssertionError
+
+    def abandon(self) -> None:
+        self._abandoned.append("once")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(PATIENT), OSError(5, PATIENT), TimeoutError(PATIENT), ZeroDivisionError()]
+)
+def test_bug_in_a_reception_is_a_status_and_a_failure_and_no_breach_by_the_peer(node, error):
+    abandoned = []
+    broken = Listener(
+        node.settings, lambda _: Faulty(error, abandoned), node.refusals.append, failed=node.failures.append
+    )
+    broken.start()
+    try:
+        raw = socket.create_connection(("127.0.0.1", broken.bound_port), 5)
+        with node.client().wrap_socket(raw, server_hostname="localhost") as connection:
+            connection.sendall(request_pdu())
+            read_pdu(connection)
+            for count in (1, 2):
+                assert command(connection, 3, store_command(), b"data set").ushort(Tag.STATUS) == 0x0110
+                assert node.failures == [type(error).__name__] * count
+                assert abandoned == ["once"] * count
+        assert node.refusals == []
+    finally:
+        broken.drain(0)
+
+
 def test_hook_that_raises_does_not_let_a_stranger_in(folder):
     with running_node(folder) as node:
         broken = Listener(node.settings, lambda *_: None, lambda _: 1 / 0, failed=node.failures.append)
