@@ -254,6 +254,9 @@ class UpperLayer(DULServiceProvider):
             self.violation("pdu_timeout", "The peer stopped within a PDU; check the network.", _NOT_SPECIFIED)
         except OSError:
             self.event_queue.put("Evt17")
+        except Exception as error:
+            self._association.failed(type(error).__name__)  # pynetdicom's reactor aborts and says nothing
+            raise
         finally:
             self._is_reading = False
 

@@ -31,7 +31,8 @@ from support.network import (
 
 from radnode import pki
 from radnode.errors import DestinationUnavailable, StoreUnavailable
-from radnode.network.command_set import Tag
+from radnode.network.association import AcceptedAssociation
+from radnode.network.command_set import Tag, encode
 from radnode.network.contexts import VERIFICATION
 from radnode.network.server import Listener
 from radnode.part10 import read_file_meta
@@ -198,6 +199,15 @@ def test_bug_in_a_reception_is_a_status_and_a_failure_and_no_breach_by_the_peer(
         assert node.refusals == []
     finally:
         broken.drain(0)
+
+
+def test_bug_where_a_request_is_answered_ends_the_association_and_is_reported(node, monkeypatch):
+    monkeypatch.setattr(AcceptedAssociation, "answer", lambda *_: 1 / 0)
+    with associated(node) as connection:
+        connection.sendall(pdata(value(3, 3, encode(store_command())), value(3, 2, b"data set")))
+        assert read_pdu(connection)[:1] in (b"", b"\x07")
+    until(lambda: node.failures == ["ZeroDivisionError"] and not node.listener.running)
+    assert node.refusals == []
 
 
 def test_hook_that_raises_does_not_let_a_stranger_in(folder):
