@@ -48,12 +48,12 @@ class FastLane(UpperLayer):
     def _may_wait(self) -> bool:
         """Say whether only the peer can make something happen."""
         return (
-            self.state_machine.current_state == "Sta6"
+            not self._association.messages.busy  # first: who was serving has queued the response before
+            and self.state_machine.current_state == "Sta6"
             and not self.event_queue.queue  # `empty()` would take a lock for each PDU
             and not self.to_provider_queue.queue
             and not self._kill_thread
             and not self._broken
-            and not self._association.messages.busy
         )
 
     def _readable(self) -> bool:
