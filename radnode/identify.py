@@ -32,6 +32,11 @@ _ESCAPE = b"\x1b"  # begins a code extension, PS3.5 section 6.1.2.5
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _SLICE = 4 << 10  # bytes that are inflated at a time: what zlib has not taken yet is copied at each call
 _WINDOW = 64 << 10  # bytes that come out at a time, whatever a deflate bomb makes of a slice
+# What a deflated data set may become. Deflate reaches 1032:1, for zeros: a blank image comes close to that, and one of
+# the first size passes. What is larger passes up to the second ratio, far above that of images and of segmentations,
+# so that who sends 2 MB can make this node inflate for a tenth of a second and not for four.
+ALWAYS_INFLATED = 64 << 20
+MAX_RATIO = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,8 @@ class Identifier:
 
         Raises:
             MalformedDataSet: junk, a lying length, nesting over `MAX_DEPTH`.
-            ObjectTooLarge: more than `MAX_ELEMENTS` elements, or it inflates beyond `max_bytes`.
+            ObjectTooLarge: more than `MAX_ELEMENTS` elements, or it inflates beyond `max_bytes`, or beyond both
+            `ALWAYS_INFLATED` and `MAX_RATIO` times what was fed.
         """
         if self._inflater is None:
             self._walk.feed(piece)
@@ -130,27 +136,29 @@ def _encoding(transfer_syntax_uid: str) -> tuple[str, bool, bool]:
 
 
 class _Inflater:
-    """Inflates raw deflate (PS3.5 section A.5) in windows, never beyond `max_bytes` in all."""
+    """Inflates raw deflate (PS3.5 section A.5) in windows, never beyond `max_bytes` in all nor far beyond its input."""
 
     def __init__(self, max_bytes: int) -> None:
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._max_bytes = max_bytes
-        self._inflated = 0
+        self._fed = self._inflated = 0
 
     def feed(self, piece: memoryview) -> Iterator[bytes]:
         """Yield what the bytes that follow inflate to; what stands behind the end of the stream is padding."""
         for start in range(0, len(piece), _SLICE):
             deflated: bytes | memoryview = piece[start : start + _SLICE]
+            self._fed += len(deflated)
+            allowed = min(self._max_bytes, max(ALWAYS_INFLATED, MAX_RATIO * self._fed))
             full = False
             while (deflated or full) and not self._inflate.eof:
-                room = min(_WINDOW, self._max_bytes + 1 - self._inflated)
+                room = min(_WINDOW, allowed + 1 - self._inflated)
                 try:
                     window = self._inflate.decompress(deflated, room)
                 except zlib.error as error:
                     raise MalformedDataSet("The deflated data set cannot be inflated.") from error
                 self._inflated += len(window)
-                if self._inflated > self._max_bytes:
-                    raise ObjectTooLarge(f"The data set inflates to more than {self._max_bytes} bytes.")
+                if self._inflated > allowed:
+                    raise ObjectTooLarge(f"The data set inflates to more than {allowed} bytes.")
                 deflated, full = self._inflate.unconsumed_tail, len(window) == room
                 yield window
 

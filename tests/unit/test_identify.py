@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -191,6 +192,30 @@ def test_deflate_bomb_and_cut_stream_cost_no_memory() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], input=bomb, capture_output=True, check=True)
     assert int(answer.stdout) < 32 << 10  # KiB
+
+
+def squeezed(zeros: int) -> bytes:
+    """A deflated data set whose Pixel Data are so many zeros."""
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    parts = [squeeze.compress(GOOD + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OW", zeros))]
+    parts += [squeeze.compress(bytes(1 << 20)) for _ in range(zeros >> 20)]
+    return b"".join(parts) + squeeze.flush()
+
+
+def test_deflate_bomb_is_given_up_long_before_the_limit_on_objects() -> None:
+    bomb = squeezed(512 << 20)
+    assert len(bomb) < 1 << 20
+    with pytest.raises(ObjectTooLarge):
+        identify(bomb, DeflatedExplicitVRLittleEndian, 2 << 30)
+
+
+def test_blank_image_is_no_bomb_and_a_long_data_set_may_be_256_times_its_size() -> None:
+    assert identify(squeezed(48 << 20), DeflatedExplicitVRLittleEndian, 2 << 30) == read(GOOD)
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    frame = os.urandom(5000) + bytes((1 << 20) - 5000)  # deflates 170:1
+    data = squeeze.compress(GOOD + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OB", 100 << 20))
+    data += b"".join(squeeze.compress(frame) for _ in range(100)) + squeeze.flush()
+    assert identify(data, DeflatedExplicitVRLittleEndian, 2 << 30) == read(GOOD)
 
 
 def test_data_set_with_trailing_junk_is_malformed() -> None:
