@@ -30,11 +30,6 @@ class FastLane(UpperLayer):
         super().__init__(*arguments)
         self._value_header = memoryview(bytearray(_VALUE.size))
         self._poll: select.poll | None = None
-        self._is_serving = False
-
-    def idle_timer_expired(self) -> bool:
-        """Say whether the peer was silent for too long; while it waits for this node it is not."""
-        return not self._is_serving and bool(super().idle_timer_expired())
 
     def _is_transport_event(self) -> bool:
         """Read in the lane until there is an event for the state machine, or nothing to read for a moment."""
@@ -128,11 +123,7 @@ class FastLane(UpperLayer):
         if message.command.ushort(Tag.COMMAND_FIELD) != Command.C_STORE:
             self._association.messages.hand_over(message)
             return
-        self._is_serving = True
-        try:
-            answer = self._association.answer(message)
-        finally:
-            self.restart_idle_timer()
-            self._is_serving = False
+        answer = self._association.answer(message)
         for pdu in wire.p_data(message.context_id, answer, command=True, max_length=0):
             self.socket.send(pdu)
+        self.restart_idle_timer()
