@@ -1,4 +1,7 @@
-"""One role as a process: `python -m radnode.process ROLE CONFIG`, started by the supervisor.
+"""One role as a process: `python -m radnode.process ROLE CONFIG [NUMBER PROCESSES DESCRIPTOR...]`.
+
+The supervisor starts it. Where several processes have the role, NUMBER of PROCESSES is which one this is, and the
+DESCRIPTORs are the ports that they share (`radnode.listening`).
 
 Standard input is a pipe that only the supervisor holds open: its end means the supervisor is gone, however it died,
 and the role stops too.
@@ -14,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from radnode.errors import RadnodeError
-from radnode.node import Node
+from radnode.listening import Endpoints
+from radnode.node import Node, Place
 from radnode.observe import configure, describe
 from radnode.roles import ROLES
 from radnode.settings import load_settings
@@ -24,13 +28,13 @@ GRACE_SECONDS = 5.0  # beyond the drain deadline, before a role that does not en
 
 def main(arguments: list[str]) -> int:
     """Run one role until SIGTERM or until the supervisor is gone; return the exit code."""
-    role, config = arguments
+    role, config, *rest = arguments
     os.umask(0o077)
     log = configure(role)
     stop = threading.Event()
     try:
         settings = load_settings(Path(config))
-        node = Node(settings)
+        node = Node(settings, _place(*map(int, rest)))
 
         def end(*_: object) -> None:
             stop.set()
@@ -48,6 +52,11 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     log.info("stopped")
     return 0
+
+
+def _place(number: int = 0, processes: int = 1, *descriptors: int) -> Place:
+    """Return which process of its role this is, and what it shares with the others."""
+    return Place(number, processes, Endpoints.inherit(descriptors) if descriptors else None)
 
 
 def _follow_supervisor(end: Callable[[], None], deadline: float) -> None:

@@ -84,7 +84,8 @@ class NodeProcess:
             def ready(name: str = name, event: str = event) -> bool:
                 assert self._process is not None
                 assert self._process.poll() is None, self.log_path.read_text()
-                return any(line["event"] == event and line["role"] == name for line in self.log()[before:])
+                said = [line for line in self.log()[before:] if line["event"] == event and line["role"] == name]
+                return len(said) >= (said[0]["count"] if said and name == "intake" else 1)
 
             wait_for(ready, READY_SECONDS, f"{name} is ready")
         return self
