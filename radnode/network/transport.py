@@ -305,8 +305,8 @@ class AssociationListener(ThreadedAssociationServer):
         self._ending.set()
 
     def server_close(self) -> None:
-        """Close the listening socket and let pynetdicom forget this server."""
-        super().server_close()
+        """Close the listening socket, which others may go on to listen on, and let pynetdicom forget this server."""
+        self._bound.close()
         with contextlib.suppress(ValueError):  # the second time
             self.ae._servers.remove(self)
 
