@@ -99,6 +99,15 @@ class Endpoints:
         self.memory.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of the processes of its role this one is, from 0 on, of how many, and the ports that they share if any."""
+
+    number: int = 0
+    processes: int = 1
+    endpoints: Endpoints | None = None
+
+
 def unusable(node: NodeSettings, port: int, error: OSError) -> ConfigError:
     """Return what to say of a port that cannot be listened on."""
     return ConfigError(

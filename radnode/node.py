@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +30,7 @@ from radnode.jobs.database import create_tables, open_database, reading, transac
 from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell
-from radnode.listening import Endpoints
+from radnode.listening import Place
 from radnode.model import Analysis
 from radnode.observe import logger
 from radnode.results import Report, Results
@@ -51,15 +50,6 @@ if TYPE_CHECKING:
 ORIGIN = "radnode/audit"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which of the processes of its role this one is, from 0 on, of how many, and the ports that they share if any."""
-
-    number: int = 0
-    processes: int = 1
-    endpoints: Endpoints | None = None
 
 
 class Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -49,6 +50,13 @@ def test_one_listener_killed_in_a_push_harms_only_its_own_associations(node: Cra
     assert (node.missing(), node.orphans(), node.leftovers()) == (set(), set(), 0)
     verified = node.run("audit", "verify")
     assert verified.returncode == 0, verified.stdout
+
+
+def test_listeners_load_no_codec(node: CrashNode) -> None:
+    for pid in node.pids("intake"):
+        loaded = Path(f"/proc/{pid}/maps").read_text()
+        assert "cryptography" in loaded
+        assert re.findall(r"/\S*(?:numpy|gdcm|openjpeg|jpeg|/PIL/|/rle)\S*", loaded) == []
 
 
 def test_each_listener_drains_at_sigterm(node: CrashNode) -> None:
