@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from radnode.audit.events import AuditRecord
 from radnode.errors import StoreUnavailable
-from radnode.jobs.database import transaction
 from radnode.jobs.index import InstanceRow, add_instance
+from radnode.jobs.writer import Writer
 from radnode.model import JobKind
 from radnode.stores import Stores
 
@@ -33,6 +33,7 @@ class Arrivals:
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
+        self._writer = Writer(stores.engine)
         self._guard = threading.Lock()
         self._led = False  # whether a thread leads, or was told to
         self._waiting: deque[_Ticket] = deque()
@@ -107,7 +108,7 @@ class Arrivals:
                 self._settle([ticket])
 
     def _write(self, group: list[_Ticket]) -> None:
-        with transaction(self._stores.engine) as tx:
+        with self._writer.transaction() as tx:
             new = [add_instance(tx, ticket.arrival.row) for ticket in group]
             added = [ticket for ticket, is_new in zip(group, new, strict=True) if is_new]
             if subjects := [ticket.arrival.row.instance for ticket in added if ticket.arrival.enqueue]:

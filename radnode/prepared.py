@@ -6,10 +6,24 @@ The statement stays a Core construct, and its SQL is that of the engine's dialec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, Insert
+from sqlalchemy import Insert
 from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
+
+
+class OpenTransaction(Protocol):
+    """What runs a prepared insert: a `sqlalchemy.Connection`, or a `radnode.jobs.writer.Writer`, with one begun."""
+
+    @property
+    def connection(self) -> PoolProxiedConnection:
+        """The driver's connection."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which SQL its database speaks."""
 
 
 class Prepared:
@@ -20,7 +34,7 @@ class Prepared:
         self._columns = list(columns)
         self._compiled: tuple[Dialect, str, list[str] | None] | None = None
 
-    def run(self, tx: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    def run(self, tx: OpenTransaction, rows: Sequence[Mapping[str, Any]]) -> int:
         """Insert the rows, in their order, in the open transaction; return how many were new.
 
         Raises:
@@ -31,7 +45,17 @@ class Prepared:
             self._compiled = compiled = self._compile(tx.dialect)
         _, sql, order = compiled
         values: list[Any] = [row if order is None else tuple([row[name] for name in order]) for row in rows]
-        return tx.exec_driver_sql(sql, values[0] if len(values) == 1 else values).rowcount
+        cursor, driver = tx.connection.cursor(), tx.dialect.loaded_dbapi
+        try:
+            if len(values) == 1:
+                cursor.execute(sql, values[0])
+            else:
+                cursor.executemany(sql, values)
+            return int(cursor.rowcount)
+        except driver.Error as error:
+            raise DBAPIError.instance(sql, None, error, driver.Error, hide_parameters=True) from error
+        finally:
+            cursor.close()
 
     def _compile(self, dialect: Dialect) -> tuple[Dialect, str, list[str] | None]:
         """Return the SQL of a dialect and, where its parameters are numbered and not named, their order."""

@@ -15,7 +15,7 @@ from radnode.audit.events import Actor
 from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
 from radnode.model import JobKind, PeerIdentity, Reception, Refusal, StoreRequest
-from radnode.observe import describe, logger
+from radnode.observe import Log, describe, logger
 
 if TYPE_CHECKING:
     from radnode.intake import Receipt
@@ -32,18 +32,19 @@ PAUSE_SECONDS = 1.0  # after trouble of this node's own (database, disk)
 class _Logged:
     """A reception that says in the log what was kept."""
 
-    def __init__(self, reception: InstanceReception[Receipt], request: StoreRequest) -> None:
+    def __init__(self, reception: InstanceReception[Receipt], request: StoreRequest, log: Log) -> None:
         self.room = reception.room
         self.advance = reception.advance
         self.abandon = reception.abandon
         self._reception = reception
         self._request = request
+        self._log = log
         self._began = time.monotonic()
 
     def finish(self) -> None:
         """Keep the instance."""
         receipt = self._reception.finish()
-        logger().info(
+        self._log.info(
             "image_known" if receipt.known else "image_received",
             ae=self._request.peer.ae_title,
             patient=receipt.patient,
@@ -63,7 +64,7 @@ def intake(node: Node, stop: threading.Event) -> None:
     log = logger()
 
     def receive(request: StoreRequest) -> Reception:
-        return _Logged(node.intake.begin(request), request)
+        return _Logged(node.intake.begin(request), request, log)
 
     def declined(peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
         log.warning(

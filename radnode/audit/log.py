@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from radnode.audit.events import Actor, AuditRecord
 from radnode.errors import AuditError
-from radnode.prepared import Prepared
+from radnode.prepared import OpenTransaction, Prepared
 
 metadata = MetaData()
 audit_entries = Table(
@@ -71,7 +71,7 @@ class AuditLog:
         except (TypeError, ValueError, OverflowError):
             raise AuditError("The audit entry holds a value that has no JSON form.") from None
 
-    def append(self, connection: Connection, rows: Sequence[str]) -> None:
+    def append(self, connection: OpenTransaction, rows: Sequence[str]) -> None:
         """Insert composed rows, at least one, in their order into the open transaction of `connection`.
 
         Raises AuditError when they cannot be written; the caller must then roll back.

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
@@ -26,6 +27,14 @@ _TROUBLE = (DatabaseError, sqlite3.DatabaseError, NoConnection)
 _CALLER = (DataError, IntegrityError, ProgrammingError)  # what was asked for is wrong, and the database is well
 
 
+_turns: WeakKeyDictionary[Engine, WriteLock] = WeakKeyDictionary()
+
+
+def turn_of(engine: Engine) -> WriteLock:
+    """Return the turn that every write transaction of an engine waits for."""
+    return _turns[engine]
+
+
 def open_database(path: Path) -> Engine:
     """Open, or make with 0600, the database file (and `.lock` beside it) and return its engine.
 
@@ -36,9 +45,10 @@ def open_database(path: Path) -> Engine:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise StoreUnavailable(f"The database {path} cannot be opened ({error.strerror}).") from error
-    turn = WriteLock(path.with_name(f"{path.name}.lock"))
     url = URL.create("sqlite", database=str(path))
+    turn = WriteLock(path.with_name(f"{path.name}.lock"))
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    _turns[engine] = turn
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:

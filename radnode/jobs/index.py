@@ -9,7 +9,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
 from radnode.jobs.schema import instances, results
-from radnode.prepared import Prepared
+from radnode.prepared import OpenTransaction, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ _COLUMNS = InstanceRow.__slots__
 _INSERT = Prepared(upsert(instances).on_conflict_do_nothing(index_elements=["instance"]), _COLUMNS)
 
 
-def add_instance(tx: Connection, row: InstanceRow) -> bool:
+def add_instance(tx: OpenTransaction, row: InstanceRow) -> bool:
     """Insert an instance; False when it is known, and nothing was written."""
     return _INSERT.run(tx, [{name: getattr(row, name) for name in _COLUMNS}]) == 1
 

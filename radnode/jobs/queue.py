@@ -18,7 +18,7 @@ from radnode.errors import NotFoundError, StaleLease
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.schema import jobs
 from radnode.model import JobKind, JobState, Lease
-from radnode.prepared import Prepared
+from radnode.prepared import OpenTransaction, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Queue:
         self._engine = engine
         self._clock = clock
 
-    def add(self, tx: Connection, kind: JobKind, subject: str, destination: str = "", priority: int = 0) -> None:
+    def add(self, tx: OpenTransaction, kind: JobKind, subject: str, destination: str = "", priority: int = 0) -> None:
         """Enqueue inside the caller's transaction; the same job a second time changes nothing."""
         self.add_all(tx, kind, [subject], destination, priority)
 
     def add_all(
-        self, tx: Connection, kind: JobKind, subjects: Sequence[str], destination: str = "", priority: int = 0
+        self, tx: OpenTransaction, kind: JobKind, subjects: Sequence[str], destination: str = "", priority: int = 0
     ) -> None:
         """Enqueue one job for each subject, at least one, in their order."""
         now = self._clock()

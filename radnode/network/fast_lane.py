@@ -15,7 +15,7 @@ from typing import Any
 from radnode.network import wire
 from radnode.network.command_set import Command, MalformedCommand, Tag
 from radnode.network.messages import COMMAND, Message
-from radnode.network.upper_layer import P_DATA, UpperLayer
+from radnode.network.upper_layer import P_DATA, UpperLayer, acknowledge_at_once
 
 _WAIT_MILLISECONDS = 100  # how long an abort by this node may wait until an idle association notices
 _VALUE = struct.Struct(">LBB")  # item length, presentation context ID, message control header (PS3.8 Table 9-23)
@@ -29,6 +29,7 @@ class FastLane(UpperLayer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._value_header = memoryview(bytearray(_VALUE.size))
+        self._poll: select.poll | None = None
         self._is_serving = False
 
     def idle_timer_expired(self) -> bool:
@@ -48,8 +49,8 @@ class FastLane(UpperLayer):
         """Say whether only the peer can make something happen."""
         return (
             self.state_machine.current_state == "Sta6"
-            and self.event_queue.empty()
-            and self.to_provider_queue.empty()
+            and not self.event_queue.queue  # `empty()` would take a lock for each PDU
+            and not self.to_provider_queue.queue
             and not self._kill_thread
             and not self._broken
             and not self._association.messages.busy
@@ -60,9 +61,11 @@ class FastLane(UpperLayer):
         connection = self.socket.socket
         if connection is None or getattr(connection, "pending", int)():
             return True
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        return bool(poll.poll(_WAIT_MILLISECONDS))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(connection, select.POLLIN)
+        acknowledge_at_once(connection)
+        return bool(self._poll.poll(_WAIT_MILLISECONDS))
 
     def _read_body(self, header: bytes, deadline: float) -> None:
         """Read P-DATA of an established association here; any other PDU is pynetdicom's."""

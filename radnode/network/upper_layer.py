@@ -79,16 +79,16 @@ class DeadlineSocket(AssociationSocket):
             OSError: the connection broke.
         """
         connection, done = self.socket, 0
+        if connection is not None:
+            acknowledge_at_once(connection)
         while connection is not None and done < len(view):
-            left = deadline - time.monotonic()
+            left = min(deadline - time.monotonic(), _LOOK_UP_SECONDS)
             if self.stopped.is_set():
                 raise InterruptedError
             if left <= 0:
                 raise TimeoutError
-            left = min(left, _LOOK_UP_SECONDS)
             if not left <= self._timeout <= left + _SLACK_SECONDS:
                 self._wait_at_most(left)
-            acknowledge_at_once(connection)
             try:
                 received = connection.recv_into(view[done:])
             except TimeoutError:
@@ -286,7 +286,9 @@ class UpperLayer(DULServiceProvider):
 
     def _limit(self, pdu_type: int) -> int:
         """Return the longest variable field a PDU of this type may have (PS3.8 Annex D.1.1)."""
-        return {_ASSOCIATE_RQ: MAX_REQUEST_BYTES, P_DATA: self._max_pdu}.get(pdu_type, MAX_CONTROL_BYTES)
+        if pdu_type == P_DATA:
+            return self._max_pdu
+        return MAX_REQUEST_BYTES if pdu_type == _ASSOCIATE_RQ else MAX_CONTROL_BYTES
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
         """Decode, and check what the state machine would otherwise stumble over."""

@@ -92,7 +92,7 @@ def test_failed_commit_of_an_image_leaves_no_object_behind(node: Node, monkeypat
     def refuse(*_: object) -> int:
         raise AuditError("no")
 
-    monkeypatch.setattr(node.audit, "record", refuse)
+    monkeypatch.setattr(node.audit, "append", refuse)
     with pytest.raises(AuditError):
         receive(node)
     assert objects(node) == []
