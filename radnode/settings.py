@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from radnode.errors import ConfigError
 
-MAX_AUTO_LISTENERS = 4
+MAX_AUTO_LISTENERS = 2  # four would hold more than the 250 MB that all of them are to hold at most
 MAX_AE_TITLE = 16  # PS3.5 Table 6.2-1, VR AE
 
 
@@ -81,7 +81,7 @@ class NetworkSettings(_Section):
 
     @property
     def processes(self) -> int:
-        """How many processes listen: as many as were asked for, or one for each core that may be used, at most four."""
+        """How many processes listen: as many as were asked for, or one for each core that may be used, at most two."""
         if self.listeners == "auto":
             return min(MAX_AUTO_LISTENERS, len(os.sched_getaffinity(0)))
         return self.listeners

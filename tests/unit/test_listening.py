@@ -91,4 +91,4 @@ def test_who_is_alone_has_every_turn() -> None:
 
 def test_as_many_processes_as_cores_or_as_were_asked_for() -> None:
     assert NetworkSettings(listeners=7).processes == 7
-    assert NetworkSettings().processes == min(4, len(os.sched_getaffinity(0)))
+    assert NetworkSettings().processes == min(2, len(os.sched_getaffinity(0)))
