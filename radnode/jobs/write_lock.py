@@ -66,9 +66,11 @@ class WriteLock:
             raise
 
     def release(self) -> None:
-        """Give the turn to who is next."""
-        self._set(_ROOM, fcntl.F_UNLCK)
-        self._pass_on()
+        """Give the turn to who is next, whatever becomes of the lock file."""
+        try:
+            self._set(_ROOM, fcntl.F_UNLCK)
+        finally:
+            self._pass_on()
 
     def _stand_in_line(self, seconds: float) -> None:
         with self._guard:

@@ -119,6 +119,17 @@ def test_death_of_the_holder_frees_the_turn(path: Path) -> None:
     thread.join()
 
 
+def test_lock_file_that_fails_keeps_no_thread_waiting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = WriteLock(path)
+    lock.acquire(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(write_lock.fcntl, "F_OFD_SETLK", -1)  # what a file system says that has lost its lock server
+        with pytest.raises(StoreUnavailable, match="lock file"):
+            lock.release()
+    lock.acquire(0.1)
+    lock.release()
+
+
 def test_who_gave_up_holds_nothing(path: Path) -> None:
     lock, other = WriteLock(path), WriteLock(path)  # two open files are two processes to the kernel
     for one, two in ((lock, other), (other, lock)) * 2:
