@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from sqlalchemy.exc import IntegrityError
 from support.rooms import PEER, Rooms, encoded, request_for, small
 from support.segments import damage, erase, segments
 
@@ -28,6 +29,7 @@ from radnode.errors import (
     StoreUnavailable,
 )
 from radnode.intake import Receipt
+from radnode.jobs.database import transaction
 from radnode.model import PeerIdentity, StoreRequest
 from radnode.part10 import read_file_meta
 from radnode.reception import InstanceReception
@@ -191,6 +193,14 @@ def test_disk_that_fills_up_in_the_middle_leaves_nothing(rooms: Rooms, monkeypat
             reception.finish()
     assert nothing_remains(rooms)
     assert not rooms.intake.receive(request_for(small()), HEAD).known
+
+
+def test_row_that_the_database_refuses_leaves_nothing(rooms: Rooms) -> None:
+    with transaction(rooms.engine) as tx:
+        tx.exec_driver_sql("CREATE TRIGGER no BEFORE INSERT ON instances BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(IntegrityError):
+        rooms.intake.receive(request_for(small()), HEAD)
+    assert nothing_remains(rooms)
 
 
 def test_store_that_is_taken_away_in_the_middle_is_out_of_resources_and_recovers(rooms: Rooms) -> None:
