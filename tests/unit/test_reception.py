@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
 import threading
 import zlib
@@ -201,6 +202,20 @@ def test_row_that_the_database_refuses_leaves_nothing(rooms: Rooms) -> None:
     with pytest.raises(IntegrityError):
         rooms.intake.receive(request_for(small()), HEAD)
     assert nothing_remains(rooms)
+
+
+def test_process_without_a_free_descriptor_is_out_of_resources_and_recovers(rooms: Rooms) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    rooms.count("instances")  # a connection to the database is there
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(RadnodeError) as caught:
+            rooms.intake.receive(request_for(small()), HEAD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.status == 0xA700
+    assert nothing_remains(rooms)
+    assert not rooms.intake.receive(request_for(small()), HEAD).known
 
 
 def test_store_that_is_taken_away_in_the_middle_is_out_of_resources_and_recovers(rooms: Rooms) -> None:
