@@ -21,13 +21,13 @@ from radnode.settings import Settings
 
 _ANSWERS = {
     statuses.SUCCESS: ("Success", "The object is sealed, durable, indexed and audited; or the same was before."),
-    statuses.UNRECOGNIZED_OPERATION: ("Unrecognized operation", "The command field is none of PS3.7 Annex E."),
 }
 _TITLES = {
     0x0110: "Processing failure",  # PS3.7 Annex C
     0x0111: "Duplicate SOP instance",
     0x0117: "Invalid SOP instance",
     0x0122: "SOP class not supported",
+    0x0211: "Unrecognized operation",
     0xA700: "Refused: out of resources",  # PS3.4 Table B.2-1
     0xA900: "Error: data set does not match SOP class",
     0xC000: "Error: cannot understand",

@@ -103,7 +103,7 @@ class Intake:
         try:
             if self._arrivals.commit(Arrival(row, record, enqueue)):
                 return receipt
-        except RadnodeError:
+        except Exception:
             self._discard(row)
             raise
         try:

@@ -65,9 +65,11 @@ class WriteLock:
             raise
 
     def release(self) -> None:
-        """Give the turn to who is next."""
-        self._unlock(_ROOM)
-        self._pass_on()
+        """Give the turn to who is next, whatever becomes of the lock file."""
+        try:
+            self._unlock(_ROOM)
+        finally:
+            self._pass_on()
 
     def _stand_in_line(self, seconds: float) -> None:
         with self._guard:

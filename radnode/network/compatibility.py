@@ -48,6 +48,7 @@ METHODS: Mapping[type, Mapping[str, tuple[str, ...]]] = {
         "idle_timer_expired": (),
         "_send": ("pdu",),
         "_is_transport_event": (),
+        "_process_recv_primitive": (),
         "_read_pdu_data": (),
         "_decode_pdu": ("bytestream",),
     },
@@ -65,6 +66,7 @@ METHODS: Mapping[type, Mapping[str, tuple[str, ...]]] = {
         ),
         "shutdown": (),
         "server_close": (),
+        "server_bind": (),
     },
     ThreadedAssociationServer: {"process_request_thread": ("request", "client_address")},
 }

@@ -61,7 +61,10 @@ class FileKeyProvider:
 
     def wrap(self, key: bytes, context: bytes) -> tuple[str, bytes]:
         """Wrap under the current key: nonce (12 bytes) + AES-256-GCM."""
-        names = sorted(path.stem for path in self._folder.glob("kek-*.key"))
+        try:
+            names = sorted(path.stem for path in self._folder.glob("kek-*.key"))
+        except OSError as error:
+            raise KeyUnavailable(f"The key folder {self._folder} cannot be read ({error.strerror}).") from error
         if not names:
             raise KeyUnavailable(f"There is no kek-*.key in {self._folder}; restore the key folder from its backup.")
         nonce = os.urandom(_NONCE)

@@ -11,10 +11,12 @@ import zlib
 
 import pydicom
 import pytest
+from pydicom.datadict import DicomDictionary, dictionary_VR
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 from support import films
 from support.rooms import encoded, small
 
+from radnode import elements
 from radnode import identify as module
 from radnode.elements import MAX_DEPTH, MAX_ELEMENTS
 from radnode.errors import IdentityMismatch, InvalidUID, MalformedDataSet, ObjectTooLarge
@@ -216,6 +218,30 @@ def test_blank_image_is_no_bomb_and_a_long_data_set_may_be_256_times_its_size() 
     data = squeeze.compress(GOOD + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OB", 100 << 20))
     data += b"".join(squeeze.compress(frame) for _ in range(100)) + squeeze.flush()
     assert identify(data, DeflatedExplicitVRLittleEndian, 2 << 30) == read(GOOD)
+
+
+def test_sequences_are_those_of_pydicoms_dictionary() -> None:
+    tags = [*DicomDictionary, *(0x50002600 + (group << 16) for group in range(256)), 0x00091001, 0x60003000, 0x50000010]
+    for tag in tags:
+        try:
+            expected = dictionary_VR(tag) == "SQ"
+        except KeyError:
+            expected = False
+        assert (tag in elements._SEQUENCES) == expected, hex(tag)
+
+
+def test_elements_that_no_dictionary_knows_cost_no_more_than_others() -> None:
+    count = 100_000
+
+    def seconds(content: bytes) -> float:
+        """The time of a data set of elements of ever other tags with this content, all in implicit VR."""
+        parts = (struct.pack("<HHI", 0x5000 + 2 * (n >> 15), n & 0x7FFF, 8) + content for n in range(count))
+        data = encoded(small(), ImplicitVRLittleEndian) + b"".join(parts)
+        started = time.process_time()
+        identify(data, ImplicitVRLittleEndian, LIMIT)
+        return time.process_time() - started
+
+    assert min(seconds(item(b"")) for _ in range(3)) < 5 * min(seconds(bytes(8)) for _ in range(3))
 
 
 def test_data_set_with_trailing_junk_is_malformed() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.rooms import Rooms, modes
 
+from radnode import byte_lock
 from radnode.errors import StoreUnavailable
 from radnode.jobs import database, write_lock
 from radnode.jobs.database import transaction
@@ -117,6 +118,17 @@ def test_death_of_the_holder_frees_the_turn(path: Path) -> None:
         holder.kill()
         assert came.wait(10)
     thread.join()
+
+
+def test_lock_file_that_fails_keeps_no_thread_waiting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = WriteLock(path)
+    lock.acquire(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(byte_lock.fcntl, "F_OFD_SETLK", -1)  # what a file system says that has lost its lock server
+        with pytest.raises(StoreUnavailable, match="lock file"):
+            lock.release()
+    lock.acquire(0.1)
+    lock.release()
 
 
 def test_who_gave_up_holds_nothing(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
 import threading
 import zlib
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from sqlalchemy.exc import IntegrityError
 from support.rooms import PEER, Rooms, encoded, request_for, small
 from support.segments import damage, erase, segments
 
@@ -28,6 +30,7 @@ from radnode.errors import (
     StoreUnavailable,
 )
 from radnode.intake import Receipt
+from radnode.jobs.database import transaction
 from radnode.model import PeerIdentity, StoreRequest
 from radnode.part10 import read_file_meta
 from radnode.reception import InstanceReception
@@ -189,6 +192,28 @@ def test_disk_that_fills_up_in_the_middle_leaves_nothing(rooms: Rooms, monkeypat
         assert rooms.holds_nothing()
         with pytest.raises(StoreUnavailable, match="No space left"):
             reception.finish()
+    assert nothing_remains(rooms)
+    assert not rooms.intake.receive(request_for(small()), HEAD).known
+
+
+def test_row_that_the_database_refuses_leaves_nothing(rooms: Rooms) -> None:
+    with transaction(rooms.engine) as tx:
+        tx.exec_driver_sql("CREATE TRIGGER no BEFORE INSERT ON instances BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(IntegrityError):
+        rooms.intake.receive(request_for(small()), HEAD)
+    assert nothing_remains(rooms)
+
+
+def test_process_without_a_free_descriptor_is_out_of_resources_and_recovers(rooms: Rooms) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    rooms.count("instances")  # a connection to the database is there
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(RadnodeError) as caught:
+            rooms.intake.receive(request_for(small()), HEAD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.status == 0xA700
     assert nothing_remains(rooms)
     assert not rooms.intake.receive(request_for(small()), HEAD).known
 
