@@ -48,6 +48,7 @@ METHODS: Mapping[type, Mapping[str, tuple[str, ...]]] = {
         "idle_timer_expired": (),
         "_send": ("pdu",),
         "_is_transport_event": (),
+        "_process_recv_primitive": (),
         "_read_pdu_data": (),
         "_decode_pdu": ("bytestream",),
     },
