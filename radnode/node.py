@@ -30,6 +30,7 @@ from radnode.jobs.database import create_tables, open_database, reading, transac
 from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell
+from radnode.listening import Place
 from radnode.model import Analysis
 from radnode.observe import logger
 from radnode.results import Report, Results
@@ -54,8 +55,9 @@ EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 class Node:
     """The parts of one node, each made at its first use and shared after."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place | None = None) -> None:
         self.settings = settings
+        self.place = place or Place()
 
     @cached_property
     def engine(self) -> Engine:

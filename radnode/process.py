@@ -1,4 +1,10 @@
-"""One role as a process: `python -m radnode.process ROLE CONFIG`, started by the supervisor.
+"""One role as a process: `python -m radnode.process ROLE CONFIG [NUMBER PROCESSES DESCRIPTOR...]`.
+
+The supervisor starts it. Where several processes have the role, NUMBER of PROCESSES is which one this is, and the
+DESCRIPTORs are the ports that they share (`radnode.listening`).
+
+Only the worker decodes pixels. In any other role the codecs, which pydicom imports wherever it finds them, are not even
+loaded: native code has no business where strangers' bytes come in, and a listener is a third smaller without.
 
 Standard input is a pipe that only the supervisor holds open: its end means the supervisor is gone, however it died,
 and the role stops too.
@@ -14,23 +20,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 from radnode.errors import RadnodeError
-from radnode.node import Node
+from radnode.listening import Endpoints, Place
 from radnode.observe import configure, describe
-from radnode.roles import ROLES
 from radnode.settings import load_settings
 
+CODECS = ("PIL", "gdcm", "jpeg_ls", "libjpeg", "numpy", "openjpeg", "pylibjpeg", "rle")
 GRACE_SECONDS = 5.0  # beyond the drain deadline, before a role that does not end is ended
 
 
 def main(arguments: list[str]) -> int:
     """Run one role until SIGTERM or until the supervisor is gone; return the exit code."""
-    role, config = arguments
+    role, config, *rest = arguments
     os.umask(0o077)
+    if role != "worker":
+        for name in CODECS:
+            sys.modules[name] = None  # type: ignore[assignment]  # importing it raises an ImportError from now on
+    from radnode.node import Node  # noqa: PLC0415 (these import pydicom)
+    from radnode.roles import ROLES  # noqa: PLC0415
+
     log = configure(role)
     stop = threading.Event()
     try:
         settings = load_settings(Path(config))
-        node = Node(settings)
+        node = Node(settings, _place(*map(int, rest)))
 
         def end(*_: object) -> None:
             stop.set()
@@ -48,6 +60,11 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     log.info("stopped")
     return 0
+
+
+def _place(number: int = 0, processes: int = 1, *descriptors: int) -> Place:
+    """Return which process of its role this is, and what it shares with the others."""
+    return Place(number, processes, Endpoints.inherit(descriptors) if descriptors else None)
 
 
 def _follow_supervisor(end: Callable[[], None], deadline: float) -> None:

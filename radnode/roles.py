@@ -59,6 +59,7 @@ class _Logged:
 def intake(node: Node, stop: threading.Event) -> None:
     """Listen, and keep what peers send."""
     from radnode.network.server import Listener  # noqa: PLC0415 (only this role listens)
+    from radnode.network.slots import Slots  # noqa: PLC0415
 
     log = logger()
 
@@ -118,9 +119,12 @@ def intake(node: Node, stop: threading.Event) -> None:
     except RadnodeError as error:  # trouble with a model refuses no image
         log.error("model_refused", message=str(error))
         analysable = None
-    listener = Listener(node.settings, receive, refused, observe, failed, declined, analysable, renewed)
+    place, run = node.place, node.settings.data_dir / "run"
+    hooks = receive, refused, observe, failed, declined, analysable, renewed
+    slots = Slots(run / "associations.lock")
+    listener = Listener(node.settings, *hooks, endpoints=place.endpoints, number=place.number, slots=slots)
     listener.start()
-    log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title)
+    log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title, count=place.processes)
     stop.wait()
     log.info("draining", count=listener.running)
     listener.drain(node.settings.node.drain_seconds)

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from radnode.errors import ConfigError
 
+MAX_AUTO_LISTENERS = 2  # four would hold more than the 250 MB that all of them are to hold at most
 MAX_AE_TITLE = 16  # PS3.5 Table 6.2-1, VR AE
 
 
@@ -72,10 +73,18 @@ class NodeSettings(_Section):
 class NetworkSettings(_Section):
     """What the listener accepts and how it reads it; `radnode.network.contexts` resolves the names."""
 
+    listeners: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     fast_lane: bool = True
     sop_classes: tuple[str, ...] = Field(default=("storage",), min_length=1)
     transfer_syntaxes: tuple[str, ...] = Field(default=("all",), min_length=1)
     unanalysable: Literal["store", "refuse"] = "store"
+
+    @property
+    def processes(self) -> int:
+        """How many processes listen: as many as were asked for, or one for each core that may be used, at most two."""
+        if self.listeners == "auto":
+            return min(MAX_AUTO_LISTENERS, len(os.sched_getaffinity(0)))
+        return self.listeners
 
 
 class TLSSettings(_Section):

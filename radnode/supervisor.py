@@ -16,10 +16,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import radnode
 from radnode.audit import events
 from radnode.errors import ConfigError, RadnodeError
+from radnode.listening import Endpoints
 from radnode.node import Node
 from radnode.observe import configure, describe
 
@@ -33,9 +35,16 @@ GRACE_SECONDS = 5.0
 BRIEF_SECONDS = 1.0  # where the node could not serve, no role holds anything that a crash would lose
 
 
+class Seat(NamedTuple):
+    """What one process is for: a role, and which of the processes of that role it is, from 0 on."""
+
+    role: str
+    number: int
+
+
 @dataclass(slots=True)
 class _Child:
-    role: str
+    seat: Seat
     process: subprocess.Popen[bytes]
     started: float = field(default_factory=time.monotonic)
 
@@ -48,9 +57,11 @@ class Supervisor:
         self._node = node
         self._run = node.settings.data_dir / "run"
         self._roles = [role for role in ORDER if role in roles or role == "sequencer"]
-        self._children: dict[str, _Child] = {}
-        self._restart_at: dict[str, float] = {}
-        self._backoff: dict[str, float] = {}
+        self._seats = {role: [Seat(role, number) for number in range(self._count(role))] for role in self._roles}
+        self._endpoints: Endpoints | None = None
+        self._children: dict[Seat, _Child] = {}
+        self._restart_at: dict[Seat, float] = {}
+        self._backoff: dict[Seat, float] = {}
         self._locks: dict[str, int] = {}
         self._stop = threading.Event()
         self._log = configure("supervisor")
@@ -59,19 +70,26 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; return the exit code.
 
         Raises:
-            ConfigError: another supervisor runs one of these roles on the same data folder, or a rule cannot be used.
+            ConfigError: another supervisor runs one of these roles on the same data folder, a rule cannot be used, or
+                a port is taken.
         """
         _ = self._node.rules  # broken ones stop the node before it promises to follow them
         self._lock_roles()
+        if "intake" in self._roles:
+            self._endpoints = Endpoints.bind(self._node.settings.node, len(self._seats["intake"]))
         self._repair()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
         self._node.record(events.NODE_STARTED, self._node.actor(), version=radnode.__version__, pid=os.getpid())
         for role in reversed(self._roles):
-            self._start(role)
+            for seat in self._seats[role]:
+                self._start(seat)
         code = self._watch()
         self._drain(BRIEF_SECONDS if code else self._node.settings.node.drain_seconds + GRACE_SECONDS)
         return code
+
+    def _count(self, role: str) -> int:
+        return self._node.settings.network.processes if role == "intake" else 1
 
     def _lock_roles(self) -> None:
         """Take each role's lock; a role's process holds it too, so that it outlives a supervisor that was killed."""
@@ -101,15 +119,17 @@ class Supervisor:
         if leases or leftovers:
             self._log.warning("repaired", job=leases, count=leftovers)
 
-    def _start(self, role: str) -> None:
+    def _start(self, seat: Seat) -> None:
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # spinning threads starve a listener beside them
+        place = [seat.number, len(self._seats[seat.role])]
+        shared = self._endpoints.descriptors if seat.role == "intake" and self._endpoints is not None else []
         process = subprocess.Popen(  # noqa: S603 (our own module)
-            [sys.executable, "-m", "radnode.process", role, str(self._config)],
+            [sys.executable, "-m", "radnode.process", seat.role, str(self._config), *map(str, place + shared)],
             stdin=subprocess.PIPE,
             env=environment,
-            pass_fds=[self._locks[role]] if role in self._locks else [],
+            pass_fds=[*shared, *([self._locks[seat.role]] if seat.role in self._locks else [])],
         )
-        self._children[role] = _Child(role, process)
+        self._children[seat] = _Child(seat, process)
 
     def _watch(self) -> int:
         """Restart what dies until told to stop; a role that cannot use its configuration ends the node."""
@@ -121,54 +141,58 @@ class Supervisor:
                 if code == CONFIG_EXIT:
                     return code
                 self._bury(child, code)
-            for role in [role for role, due in self._restart_at.items() if time.monotonic() >= due]:
-                self._restart(role)
+            for seat in [seat for seat, due in self._restart_at.items() if time.monotonic() >= due]:
+                self._restart(seat)
         return 0
 
     def _bury(self, child: _Child, code: int) -> None:
         """Give back what a dead process held and plan its successor, which starts once that has been given back."""
-        del self._children[child.role]
+        seat = child.seat
+        del self._children[seat]
         _close(child.process)
         steady = time.monotonic() - child.started > STEADY_SECONDS
-        backoff = 0.0 if steady else self._backoff.get(child.role, 0.0)
-        self._backoff[child.role] = min(MAX_BACKOFF_SECONDS, max(0.5, 2 * backoff))
-        self._restart_at[child.role] = time.monotonic() + backoff
+        backoff = 0.0 if steady else self._backoff.get(seat, 0.0)
+        self._backoff[seat] = min(MAX_BACKOFF_SECONDS, max(0.5, 2 * backoff))
+        self._restart_at[seat] = time.monotonic() + backoff
         try:
-            (self._run / f"{child.role}-{child.process.pid}.sock").unlink(missing_ok=True)
+            (self._run / f"{seat.role}-{child.process.pid}.sock").unlink(missing_ok=True)
             self._node.sweep()
-            leases = self._node.queue.release(child.role)
+            leases = self._node.queue.release(seat.role)
         except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again
-            self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, **describe(error))
+            self._log.error("role_died", rule=seat.role, exit=code, pid=child.process.pid, **describe(error))
         else:
-            self._log.error("role_died", rule=child.role, exit=code, pid=child.process.pid, count=leases)
+            self._log.error("role_died", rule=seat.role, exit=code, pid=child.process.pid, count=leases)
 
-    def _restart(self, role: str) -> None:
-        """Start a role again; while its old leases cannot be given back, wait."""
+    def _restart(self, seat: Seat) -> None:
+        """Start a process again; while the old leases of its role cannot be given back, wait."""
         try:
-            self._node.queue.release(role)
-            self._start(role)
+            self._node.queue.release(seat.role)
+            self._start(seat)
         except (RadnodeError, OSError) as error:  # no space, no memory, no process: later perhaps
-            self._restart_at[role] = time.monotonic() + MAX_BACKOFF_SECONDS / 10
-            self._log.error("role_not_started", rule=role, **describe(error))
+            self._restart_at[seat] = time.monotonic() + MAX_BACKOFF_SECONDS / 10
+            self._log.error("role_not_started", rule=seat.role, **describe(error))
         else:
-            del self._restart_at[role]
+            del self._restart_at[seat]
 
     def _drain(self, seconds: float) -> None:
         """Stop the roles one after the other, each until its deadline; where the node cannot serve, that is near."""
         self._log.info("stopping")
+        if self._endpoints is not None:
+            self._endpoints.close()  # once the listeners have closed them too, nobody can connect
         for role in self._roles:
             if role == "sequencer":
                 self._say_stopped()
-            child = self._children.get(role)
-            if child is None:
-                continue
-            child.process.terminate()
-            try:
-                child.process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
-            _close(child.process)
+            processes = [child.process for child in self._children.values() if child.seat.role == role]
+            for process in processes:
+                process.terminate()
+            deadline = time.monotonic() + seconds
+            for process in processes:
+                try:
+                    process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                _close(process)
         self._log.info("stopped")
 
     def _say_stopped(self) -> None:

@@ -2,7 +2,7 @@
 
 SQLite alone would let writers meet in its busy handler, which sleeps for up to 100 ms and knows no order: who writes
 without pause keeps others out for seconds. Here the threads of a process stand in a line, and the first of the line
-meets those of other processes at a lock file of two bytes (fcntl(2), F_OFD_SETLK; the kernel frees what a dead process
+meets those of other processes at a lock file of two bytes (`radnode.byte_lock`; the kernel frees what a dead process
 held):
 
     byte 0  the anteroom   held by one who has waited for `PATIENCE_SECONDS`
@@ -15,21 +15,20 @@ who waits looks again and again.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
-import struct
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from radnode import byte_lock
 from radnode.errors import StoreUnavailable
 
 PATIENCE_SECONDS = 0.002  # how long one may be overtaken
 _ANTEROOM, _ROOM = 0, 1
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2)
 _FIRST_PAUSE, _LAST_PAUSE = 50e-6, 1e-3  # seconds between two looks
 
 
@@ -68,7 +67,7 @@ class WriteLock:
     def release(self) -> None:
         """Give the turn to who is next, whatever becomes of the lock file."""
         try:
-            self._set(_ROOM, fcntl.F_UNLCK)
+            self._unlock(_ROOM)
         finally:
             self._pass_on()
 
@@ -105,15 +104,15 @@ class WriteLock:
     def _enter(self, deadline: float) -> None:
         """Enter the room: at once, or after others, or by the anteroom."""
         patience = min(deadline, time.monotonic() + PATIENCE_SECONDS)
-        if self._look(lambda: not self._occupied(_ANTEROOM) and self._set(_ROOM, fcntl.F_WRLCK), patience):
+        if self._look(lambda: not self._occupied(_ANTEROOM) and self._lock(_ROOM), patience):
             return
-        if not self._look(lambda: self._set(_ANTEROOM, fcntl.F_WRLCK), deadline):
+        if not self._look(lambda: self._lock(_ANTEROOM), deadline):
             raise _too_late()
         try:
-            if not self._look(lambda: self._set(_ROOM, fcntl.F_WRLCK), deadline):
+            if not self._look(lambda: self._lock(_ROOM), deadline):
                 raise _too_late()
         finally:
-            self._set(_ANTEROOM, fcntl.F_UNLCK)
+            self._unlock(_ANTEROOM)
 
     def _look(self, succeeds: Callable[[], bool], until: float) -> bool:
         """Try again and again, less and less often; False when it is too late."""
@@ -127,24 +126,25 @@ class WriteLock:
 
     def _occupied(self, byte: int) -> bool:
         """Whether another process has this byte."""
-        found = self._ask(fcntl.F_OFD_GETLK, byte, fcntl.F_WRLCK)
-        return bool(_FLOCK.unpack_from(found)[0] != fcntl.F_UNLCK)
+        with _explained():
+            return byte_lock.is_locked(self._file, byte)
 
-    def _set(self, byte: int, kind: int) -> bool:
-        """Lock or unlock one byte; False when another process has it."""
-        try:
-            self._ask(fcntl.F_OFD_SETLK, byte, kind)
-        except BlockingIOError:
-            return False
-        return True
+    def _lock(self, byte: int) -> bool:
+        """Lock one byte; False when another process has it."""
+        with _explained():
+            return byte_lock.lock(self._file, byte)
 
-    def _ask(self, what: int, byte: int, kind: int) -> bytes:
-        try:
-            return fcntl.fcntl(self._file, what, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise StoreUnavailable(f"The lock file of the database does not work ({error.strerror}).") from error
+    def _unlock(self, byte: int) -> None:
+        with _explained():
+            byte_lock.unlock(self._file, byte)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"The lock file of the database does not work ({error.strerror}).") from error
 
 
 def _closed() -> threading.Lock:

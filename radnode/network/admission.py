@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import threading
-from collections import Counter
 from dataclasses import dataclass
 
 from radnode.errors import ConfigError
+from radnode.listening import Load
+from radnode.network.slots import Slots
 from radnode.network.tls import certificate_sha256, subject_alternative_names
 from radnode.settings import PeerSettings, Settings
 
@@ -59,18 +60,28 @@ def escape_ae_title(raw: bytes) -> str:
     return raw.strip(b" ").decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
-class Admission:
-    """Decides on every association request of this process and counts what it let in."""
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A peer that was let in, and the slots that its association holds until it is released."""
 
-    def __init__(self, settings: Settings) -> None:
+    peer: PeerSettings
+    slots: tuple[int, int]
+
+
+class Admission:
+    """Decides on every association request of this process; the limits hold over all that share its slots."""
+
+    def __init__(self, settings: Settings, slots: Slots | None = None, load: Load | None = None) -> None:
         self._node = settings.node
         self._peers = {peer.ae_title: peer for peer in settings.peers}
         self._networks = {peer.ae_title: _networks(peer) for peer in settings.peers}
+        self._slots = slots or Slots()
+        self._load = load or Load()
         self._lock = threading.Lock()
-        self._running: Counter[str] = Counter()
+        self._running = 0
 
-    def admit(self, claim: Claim) -> PeerSettings | Rejection:
-        """Return the peer, whose slot is now taken until `release`, or why it is turned away.
+    def admit(self, claim: Claim) -> Admitted | Rejection:
+        """Return the peer, whose slots are now taken until `release`, or why it is turned away.
 
         An unknown caller learns nothing but that: the calling title is looked at before the called one.
         """
@@ -86,18 +97,24 @@ class Admission:
         networks = self._networks[peer.ae_title]
         if networks and not _is_in(claim.address, networks):
             return _caller("address_not_allowed", "List the address in `addresses` of this peer, or correct the peer.")
-        return self._check_certificate(peer, claim) or self._take_slot(peer)
+        return self._check_certificate(peer, claim) or self._take_slots(peer)
 
-    def release(self, peer: PeerSettings) -> None:
-        """Give the slot back."""
-        with self._lock:
-            self._running[peer.ae_title] -= 1
+    def release(self, admitted: Admitted) -> None:
+        """Give the slots back."""
+        for slot in admitted.slots:
+            self._slots.give_back(slot)
+        self._count(-1)
 
     @property
     def running(self) -> int:
-        """Return how many associations hold a slot."""
+        """Return how many associations of this process hold slots."""
         with self._lock:
-            return self._running.total()
+            return self._running
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._running += change
+        self._load.add(change)
 
     def _check_certificate(self, peer: PeerSettings, claim: Claim) -> Rejection | None:
         """Hold a title to its certificate.
@@ -119,17 +136,17 @@ class Admission:
             return _caller("certificate_of_another", "The certificate does not carry the `san` of this AE title.")
         return None
 
-    def _take_slot(self, peer: PeerSettings) -> PeerSettings | Rejection:
+    def _take_slots(self, peer: PeerSettings) -> Admitted | Rejection:
         """Count the association in, or reject it as transient: local limit exceeded."""
-        with self._lock:
-            if self._running.total() >= self._node.max_associations:
-                return Rejection(2, 3, 2, "too_many_associations", "Raise node.max_associations, or wait.")
-            if self._running[peer.ae_title] >= self._node.max_associations_per_peer:
-                return Rejection(
-                    2, 3, 2, "too_many_associations_of_peer", "Raise node.max_associations_per_peer, or wait."
-                )
-            self._running[peer.ae_title] += 1
-            return peer
+        of_peer = self._slots.take(peer.ae_title, self._node.max_associations_per_peer)
+        if of_peer is None:
+            return Rejection(2, 3, 2, "too_many_associations_of_peer", "Raise node.max_associations_per_peer, or wait.")
+        of_all = self._slots.take(None, self._node.max_associations)
+        if of_all is None:
+            self._slots.give_back(of_peer)
+            return Rejection(2, 3, 2, "too_many_associations", "Raise node.max_associations, or wait.")
+        self._count(1)
+        return Admitted(peer, (of_peer, of_all))
 
 
 def _caller(rule: str, advice: str) -> Rejection:

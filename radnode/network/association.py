@@ -16,7 +16,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from radnode.errors import ContextMismatch, InputError, UnknownOperation
 from radnode.model import PeerIdentity, Reception, Refusal
 from radnode.network import command_set, statuses
-from radnode.network.admission import Admission, Certificate, Claim, Rejection, escape_ae_title
+from radnode.network.admission import Admission, Admitted, Certificate, Claim, Rejection, escape_ae_title
 from radnode.network.bell import Bell
 from radnode.network.command_set import Command, CommandSet, Tag
 from radnode.network.contexts import VERIFICATION, Contexts
@@ -83,7 +83,7 @@ class AcceptedAssociation(Association):
         self._offered = offered
         self._tls = tls
         self._certificate = certificate
-        self._admitted: PeerSettings | None = None
+        self._admitted: Admitted | None = None
         self._number = next(_numbers)
         self._is_refused = False
         self._began = time.monotonic()
@@ -146,13 +146,14 @@ class AcceptedAssociation(Association):
             self.refuse(decision.rule, decision.advice)
             return decision
         self._admitted = decision
-        self._storage = StorageSCP(self._identity(decision), self._hooks)
+        peer = decision.peer
+        self._storage = StorageSCP(self._identity(peer), self._hooks)
         wanted = {str(context.abstract_syntax) for context in request.presentation_context_definition_list}
-        may_store = "store" in decision.may
+        may_store = "store" in peer.may
         if wanted & self._offered.sop_classes and not may_store:
             self.refuse("store_not_permitted", "Add `store` to `may` of this peer.")
-        self.acceptor.supported_contexts = self._offered.supported("echo" in decision.may, may_store)
-        self._hooks.tell_observer(AssociationEvent("began", self._identity(decision), self._number))
+        self.acceptor.supported_contexts = self._offered.supported("echo" in peer.may, may_store)
+        self._hooks.tell_observer(AssociationEvent("began", self._identity(peer), self._number))
         return None
 
     def report_contexts(self) -> None:
@@ -175,7 +176,7 @@ class AcceptedAssociation(Association):
             self.messages.close()
             if self._admitted is not None and self._storage is not None:
                 self._admission.release(self._admitted)
-                self._hooks.tell_observer(self._ended(self._admitted, self._storage))
+                self._hooks.tell_observer(self._ended(self._admitted.peer, self._storage))
 
     def _ended(self, peer: PeerSettings, storage: StorageSCP) -> AssociationEvent:
         return AssociationEvent(
@@ -231,5 +232,5 @@ class AcceptedAssociation(Association):
         if command not in Command.__members__.values():
             error = UnknownOperation("The peer must send commands that PS3.7 knows.")
         if self._admitted is not None:
-            self._hooks.tell_declined(self._identity(self._admitted), None, error)
+            self._hooks.tell_declined(self._identity(self._admitted.peer), None, error)
         return error.status

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from pynetdicom import AE, _config
 
 from radnode.errors import ConfigError, RadnodeError
+from radnode.listening import Endpoints, Load, unusable
 from radnode.model import PeerIdentity, Reception, Refusal, StoreRequest
 from radnode.network import compatibility
 from radnode.network.admission import Admission
 from radnode.network.contexts import Contexts
 from radnode.network.hooks import AssociationEvent, Hooks
 from radnode.network.renewal import ServerContexts
+from radnode.network.slots import Slots
 from radnode.network.transport import AssociationListener
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class Listener:
     a status of failure for a RadnodeError, `refused` of each connection or association that is turned away, once each.
     All are called from many threads at once. `analysable` are the SOP classes that a detector accepts, see
     `Contexts`; `renewed` is told when certificate files that changed were read (None) or cannot be, see
-    `ServerContexts`.
+    `ServerContexts`. Without `endpoints` and `slots` the listener has ports and limits of its own; with them it shares
+    both with other processes and is number `number` of them.
 
     Raises:
         ConfigError: a certificate, key, address or presentation context cannot be used, a port is taken, or
@@ -64,11 +67,14 @@ class Listener:
         declined: Callable[[PeerIdentity, str | None, RadnodeError], None] = _ignore,
         analysable: Collection[str] | None = None,
         renewed: Callable[[ConfigError | None], None] = _ignore,
+        *,
+        endpoints: Endpoints | None = None,
+        number: int = 0,
+        slots: Slots | None = None,
     ) -> None:
         compatibility.check()
         silence_pynetdicom()
         self._node = settings.node
-        self._admission = Admission(settings)
         hooks = Hooks(receive, refused, observe, failed, declined)
         offered = Contexts(settings.network, analysable)
         self._ae = AE(ae_title=settings.node.ae_title)
@@ -76,23 +82,22 @@ class Listener:
         self._ae.network_timeout = settings.node.idle_seconds
         self._ae.maximum_associations = 2**31  # admission counts; pynetdicom would count half-dead ones too
         self._listeners: list[AssociationListener] = []
-        ports: list[tuple[int, ServerContexts | None]] = [(settings.node.port, ServerContexts(settings, renewed))]
-        if settings.node.plain_port:
-            ports.append((settings.node.plain_port, None))
-        lane = settings.network.fast_lane
+        contexts = ServerContexts(settings, renewed)
+        self._endpoints = endpoints or Endpoints.bind(settings.node)
+        self._load = Load(self._endpoints.memory, number)
+        self._admission = Admission(settings, slots, self._load)
         try:
-            for port, tls in ports:
+            for bound, tls in zip(self._endpoints.sockets, (contexts, None), strict=False):
                 listener = AssociationListener(
-                    self._ae, port, self._node, self._admission, hooks, offered, fast_lane=lane, tls=tls
+                    *(self._ae, bound, self._node, self._admission, hooks, offered),
+                    load=self._load,
+                    fast_lane=settings.network.fast_lane,
+                    tls=tls,
                 )
                 self._listeners.append(listener)
         except OSError as error:
-            for listener in self._listeners:
-                listener.server_close()
-            raise ConfigError(
-                f"Cannot listen on {self._node.bind_address} port {port}: {error.strerror}; change node.port or stop "
-                "what uses it."
-            ) from error
+            self._endpoints.close()
+            raise unusable(settings.node, bound.getsockname()[1], error) from error
         self._threads: list[threading.Thread] = []
 
     @property
@@ -118,6 +123,7 @@ class Listener:
             )
             thread.start()
             self._threads.append(thread)
+        self._load.listen(is_listening=True)
 
     def drain(self, deadline_seconds: float) -> None:
         """Stop accepting, let associations finish, and abort those that run after `deadline_seconds`.
@@ -125,6 +131,7 @@ class Listener:
         An object whose `receive` runs at the deadline is kept or not as `receive` decides; its peer sees an
         A-ABORT in place of a status and will send it again.
         """
+        self._load.listen(is_listening=False)
         for listener in self._listeners:
             listener.shutdown()
         for thread in self._threads:
@@ -132,6 +139,7 @@ class Listener:
         for listener in self._listeners:
             listener.server_close()
             listener.end_waiting()
+        self._endpoints.close()
         self._wait_until_idle(deadline_seconds)
         associations = [running for listener in self._listeners for running in listener.active_associations]
         for association in associations:

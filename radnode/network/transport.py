@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from radnode.errors import ConfigError
+from radnode.listening import Load
 from radnode.model import Refusal
 from radnode.network.admission import Admission, Certificate
 from radnode.network.association import AcceptedAssociation
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 MAX_WAITING = 1024  # connections without an association; the oldest makes room
 _BATCH = 16
 _BREATHER_SECONDS = 0.05
+_COURTESY_SECONDS = 0.002  # how long a process that has fewer connections may take to accept one
 _CLOSED = "tls_closed_by_peer", "The peer closed the connection during the handshake."
 _REQUEST_TIMEOUT = "association_request_timeout"
 _TLS_HANDSHAKE = b"\x16"  # content type of a ClientHello record, RFC 8446 section 5.1
@@ -52,7 +54,8 @@ class _Refused(Exception):
 class _Waiting:
     """The connections that have no association yet, oldest first, by peer address and port, and since when."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Load) -> None:
+        self._load = load
         self._limit = min(MAX_WAITING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._lock = threading.Lock()
         self._connections: dict[object, tuple[socket.socket, float]] = {}
@@ -61,8 +64,10 @@ class _Waiting:
         """Add one; over the limit the oldest is shut down, so that silent clients never keep others out."""
         with self._lock:
             self._connections[peer] = (connection, time.monotonic())
+            self._load.add(1)
             if len(self._connections) > self._limit:
                 _shut_down(self._connections.pop(next(iter(self._connections)))[0])
+                self._load.add(-1)
 
     def since(self, peer: object) -> float:
         """Return when the connection was accepted, on time.monotonic()."""
@@ -78,7 +83,10 @@ class _Waiting:
     def discard(self, peer: object) -> bool:
         """Take one out; False when it had to make room for another."""
         with self._lock:
-            return self._connections.pop(peer, None) is not None
+            if self._connections.pop(peer, None) is None:
+                return False
+            self._load.add(-1)
+            return True
 
     def shut_down_all(self) -> None:
         """End all of them."""
@@ -123,7 +131,11 @@ class _Handler(RequestHandler):
 
 
 class AssociationListener(ThreadedAssociationServer):
-    """One listening socket, with TLS where a context is given."""
+    """One listening socket, with TLS where a context is given.
+
+    Raises:
+        OSError: another socket listens on this port.
+    """
 
     daemon_threads = True
     request_queue_size = 512
@@ -131,12 +143,13 @@ class AssociationListener(ThreadedAssociationServer):
     def __init__(
         self,
         ae: AE,
-        port: int,
+        bound: socket.socket,
         node: NodeSettings,
         admission: Admission,
         hooks: Hooks,
         offered: Contexts,
         *,
+        load: Load,
         fast_lane: bool,
         tls: ServerContexts | None,
     ) -> None:
@@ -146,11 +159,19 @@ class AssociationListener(ThreadedAssociationServer):
         self.hooks = hooks
         self.offered = offered
         self._tls = tls
-        self._waiting = _Waiting()
+        self._bound = bound
+        self._load = load
+        self._waiting = _Waiting(load)
         self._ending = threading.Event()
         supported = offered.supported(may_echo=True, may_store=True)
-        super().__init__(ae, (node.bind_address, port), node.ae_title, supported, request_handler=_Handler)
+        super().__init__(ae, bound.getsockname(), node.ae_title, supported, request_handler=_Handler)
         ae._servers.append(self)
+
+    def server_bind(self) -> None:
+        """Take the socket that is bound already, which other processes may listen on too."""
+        unbound, self.socket = vars(self)["socket"], self._bound
+        unbound.close()
+        self.server_address = self._bound.getsockname()
 
     def serve_forever(self, poll_interval: float = 0.1) -> None:
         """Accept until `shutdown`; a connection gets its thread with its first byte, so silent ones need none."""
@@ -172,9 +193,13 @@ class AssociationListener(ThreadedAssociationServer):
             connection.close()
 
     def _accept(self, silent: dict[socket.socket, tuple[Any, float]], selector: selectors.BaseSelector) -> None:
-        """Accept one without a word: what a peer does next must not hold up others."""
+        """Accept one without a word, unless another process is quicker: what a peer does next must hold up nobody."""
+        if not self._load.is_least:
+            self._ending.wait(_COURTESY_SECONDS)
         try:
             connection, address = self.socket.accept()
+        except BlockingIOError:
+            return
         except OSError:  # out of descriptors, or the peer is gone
             self._ending.wait(_BREATHER_SECONDS)
             return
@@ -280,8 +305,8 @@ class AssociationListener(ThreadedAssociationServer):
         self._ending.set()
 
     def server_close(self) -> None:
-        """Close the listening socket and let pynetdicom forget this server."""
-        super().server_close()
+        """Close the listening socket, which others may go on to listen on, and let pynetdicom forget this server."""
+        self._bound.close()
         with contextlib.suppress(ValueError):  # the second time
             self.ae._servers.remove(self)
 

@@ -40,7 +40,7 @@ def kill_five_times(node: CrashNode, ledger: Ledger, chance: random.Random) -> l
         if kill != KILLS:  # the last one finds a worker that is still starting
             ledger.pause = 0.4  # so that the push still runs when the worker is up
             wait_for(lambda: node.jobs()["analyse", "leased"], 60, "the worker is in the middle of a batch")
-        ledger.pause = 0.0
+        ledger.pause = 0.03  # a sixth of the images takes a second
         time.sleep(chance.uniform(0.05, 0.25))
         node.kill_everything()
         assert len(ledger.promised) < IMAGES, "the kill is to hit the push"

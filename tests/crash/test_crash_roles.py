@@ -118,7 +118,7 @@ def test_intake_killed_in_a_push_listens_again_and_keeps_its_promises(site: Site
     pusher.start()
     for enough in (8, 20):
         wait_for(lambda enough=enough: len(ledger.promised) >= enough, 30, "the push goes on")
-        node.kill_role("intake")
+        node.kill_listeners()
     pusher.join()
     assert ledger.unanswered >= 2
     assert len(ledger.promised) == 40

@@ -88,3 +88,11 @@ def target(lane: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Targ
     """The node that most rows of bad input are given to, one after the other."""
     with target_in(tmp_path_factory.mktemp(f"target-{lane}"), lane) as target:
         yield target
+
+
+@pytest.fixture(scope="session", params=["1", "2"])
+def flooded(request: pytest.FixtureRequest, lane: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A node of one listener, and a node of two."""
+    listeners = {"RADNODE_NETWORK__LISTENERS": request.param}
+    with target_in(tmp_path_factory.mktemp(f"flooded-{lane}"), lane, **listeners) as target:
+        yield target

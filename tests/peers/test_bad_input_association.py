@@ -79,33 +79,33 @@ def test_row_06_wrong_application_context_is_rejected(target: Target, name: byte
         assert answer(target, bytes(request)) == (1, 1, 2)
 
 
-def test_row_11_flood_from_one_peer_is_rejected_and_others_are_served(target: Target) -> None:
+def test_row_11_flood_from_one_peer_is_rejected_and_others_are_served(flooded: Target) -> None:
     over = 3 * MAX_ASSOCIATIONS_PER_PEER
     with (
-        target.attacked(*["too_many_associations_of_peer"] * over),
+        flooded.attacked(*["too_many_associations_of_peer"] * over),
         ExitStack() as stack,
         ThreadPoolExecutor(MAX_ASSOCIATIONS_PER_PEER + over) as pool,
     ):
-        connections = [stack.enter_context(target.connect()) for _ in range(MAX_ASSOCIATIONS_PER_PEER + over)]
+        connections = [stack.enter_context(flooded.connect()) for _ in range(MAX_ASSOCIATIONS_PER_PEER + over)]
         answers = list(pool.map(lambda connection: ask(connection, request_pdu()), connections))
         assert [pdu[:1] for pdu in answers].count(b"\x02") == MAX_ASSOCIATIONS_PER_PEER
         assert {rejection(pdu) for pdu in answers if pdu[:1] != b"\x02"} == {(2, 3, 2)}
-        target.assert_serves()
-    assert target.store(rooms.small(SOPInstanceUID="1.2.3.11.1")) == 0x0000
+        flooded.assert_serves()
+    assert flooded.store(rooms.small(SOPInstanceUID="1.2.3.11.1")) == 0x0000
 
 
-def test_row_11_flood_from_many_peers_is_rejected_and_recovers(target: Target) -> None:
+def test_row_11_flood_from_many_peers_is_rejected_and_recovers(flooded: Target) -> None:
     rest = MAX_ASSOCIATIONS - MAX_ASSOCIATIONS_PER_PEER
-    with target.attacked("too_many_associations"), ExitStack() as stack:
-        first = [stack.enter_context(target.connect()) for _ in range(MAX_ASSOCIATIONS_PER_PEER)]
-        second = [stack.enter_context(target.connect("server")) for _ in range(rest)]
+    with flooded.attacked("too_many_associations"), ExitStack() as stack:
+        first = [stack.enter_context(flooded.connect()) for _ in range(MAX_ASSOCIATIONS_PER_PEER)]
+        second = [stack.enter_context(flooded.connect("server")) for _ in range(rest)]
         assert {ask(connection, request_pdu())[:1] for connection in first} == {b"\x02"}
         assert {ask(connection, request_pdu("RADNODE"))[:1] for connection in second} == {b"\x02"}
-        assert answer(target, bytes(request_pdu("ADMIN")), "admin") == (2, 3, 2)
+        assert answer(flooded, bytes(request_pdu("ADMIN")), "admin") == (2, 3, 2)
         first[0].sendall(wire.RELEASE_RQ_PDU)
         assert read_pdu(first[0])[:1] == b"\x06"
-        wait_for(lambda: target.log()[-1]["event"] == "association_ended", 5, "the slot is given back")
-        target.assert_serves()
+        wait_for(lambda: flooded.log()[-1]["event"] == "association_ended", 5, "the slot is given back")
+        flooded.assert_serves()
 
 
 def ask(connection, request: bytes) -> bytes:

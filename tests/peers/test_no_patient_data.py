@@ -167,7 +167,7 @@ def test_no_new_file_in_shared_temporary_folders_holds_patient_data(story: Story
 def test_processes_hold_no_deleted_file_open(story: Story) -> None:
     handles = [handle for pid in story.node.pids() for handle in Path(f"/proc/{pid}/fd").iterdir()]
     deleted = [str(target) for handle in handles if (target := handle.readlink()).name.endswith(" (deleted)")]
-    assert deleted == []
+    assert set(deleted) == {"/memfd:listeners (deleted)"}  # counts of connections; never was a file
 
 
 def test_every_file_is_0600_and_every_folder_0700(story: Story) -> None:

@@ -1,6 +1,6 @@
 """A serving node that is given bad input, and what must hold after each piece of it.
 
-After every case the node answers the C-ECHO of a good peer within 100 ms, its intake process holds no more threads,
+After every case the node answers the C-ECHO of a good peer within 100 ms, its listeners hold no more threads,
 descriptors or memory than before, one log line explains each refusal, and each refused peer is in the audit trail.
 """
 
@@ -55,6 +55,7 @@ DEADLINES = {
     "RADNODE_NODE__REQUEST_SECONDS": str(REQUEST_SECONDS),
     "RADNODE_NODE__IDLE_SECONDS": str(PDU_SECONDS),
     "RADNODE_NODE__DRAIN_SECONDS": "1",
+    "RADNODE_NETWORK__LISTENERS": "1",
     "RADNODE_NODE__MAX_ASSOCIATIONS": str(MAX_ASSOCIATIONS),
     "RADNODE_NODE__MAX_ASSOCIATIONS_PER_PEER": str(MAX_ASSOCIATIONS_PER_PEER),
 }
@@ -74,9 +75,9 @@ ECHO = {
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What the intake process holds: threads, sockets, open descriptors, resident memory and its peak in bytes."""
+    """What the listeners hold in all: threads, sockets, open descriptors, resident memory and its peaks in bytes."""
 
-    pid: int
+    pids: tuple[int, ...]
     threads: int
     sockets: int
     descriptors: int
@@ -181,7 +182,8 @@ class Target:
         line for each; `peak` is how many bytes the intake process may take meanwhile. Gives the list into which the
         log lines will have been put.
         """
-        forget_peak(self._quiet.pid)
+        for pid in self._quiet.pids:
+            forget_peak(pid)
         before, lines, entries = self.census(), len(self.log()), len(self.node.trail("peer_refused"))
         told: list[dict[str, Any]] = []
         yield told
@@ -222,25 +224,29 @@ class Target:
         return self._log
 
     def census(self) -> Census:
-        """What the intake process holds now."""
-        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in self.node.pids()}
-        [pid] = [pid for pid, line in commands.items() if {b"radnode.process", b"intake"} <= set(line)]
-        folder = Path(f"/proc/{pid}")
-        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-        memory, peak = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
-        open_files = [_target(handle) for handle in (folder / "fd").iterdir()]
-        sockets = sum(name.startswith("socket:") for name in open_files)
-        return Census(pid, int(status["Threads"]), sockets, len(open_files), memory, peak)
+        """What the listeners hold now."""
+        pids = tuple(sorted(self.node.pids("intake")))
+        threads = sockets = descriptors = memory = peak = 0
+        for pid in pids:
+            folder = Path(f"/proc/{pid}")
+            status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+            open_files = [_target(handle) for handle in (folder / "fd").iterdir()]
+            threads += int(status["Threads"])
+            sockets += sum(name.startswith("socket:") for name in open_files)
+            descriptors += len(open_files)
+            memory += int(status["VmRSS"].split()[0]) * 1024
+            peak += int(status["VmHWM"].split()[0]) * 1024
+        return Census(pids, threads, sockets, descriptors, memory, peak)
 
     def _await_quiet(self, before: Census) -> None:
         """Wait until the node holds what it held before anybody attacked it, and memory as before the last attack."""
-        descriptors = self._quiet.descriptors + DATABASE_DESCRIPTORS
+        descriptors = self._quiet.descriptors + DATABASE_DESCRIPTORS * len(self._quiet.pids)
         allowed = replace(self._quiet, descriptors=descriptors, memory=before.memory + MEMORY_SLACK)
         deadline = time.monotonic() + SETTLE_SECONDS
         while not (now := self.census()).is_within(allowed):
             assert time.monotonic() < deadline, f"{now} is not within {allowed}"
             time.sleep(0.05)
-        assert now.pid == self._quiet.pid, "the intake process was restarted"
+        assert now.pids == self._quiet.pids, "a listener was restarted"
 
     def _warm_up(self) -> None:
         """Let the node open what it keeps open: connections to its database, one for each association at work."""

@@ -75,6 +75,11 @@ class CrashNode(NodeProcess):
                 return child
         return None
 
+    def kill_listeners(self) -> None:
+        """kill -9 all listeners at once."""
+        for pid in wait_for(lambda: self.pids("intake"), 20, "intake runs"):
+            os.kill(pid, signal.SIGKILL)
+
     def kill_role(self, role: str) -> int:
         """kill -9 one role; return what its process id was."""
         pid = wait_for(lambda: self.pid(role), 20, f"{role} runs")

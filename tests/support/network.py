@@ -125,9 +125,10 @@ def running_node(
     network: dict | None = None,
     analysable=None,
     known=None,
+    shared: dict | None = None,
     **node_values,
 ):
-    """Run a listener on a free port for the duration of the block."""
+    """Run a listener on a free port for the duration of the block; `shared` is what it shares with others."""
     values = {"port": 0, "handshake_seconds": 2, "request_seconds": 2, "idle_seconds": 5, **node_values}
     names = {"certificate": "server.crt", "key": "server.key", "ca": "ca.crt", **(tls or {})}
     settings = Settings(
@@ -148,7 +149,9 @@ def running_node(
         return Gathered(request, keep, settings.node.max_object_bytes)
 
     hooks = (refusals.append, events.append, failures.append)
-    listener = Listener(settings, receive_into_memory, *hooks, analysable=analysable, renewed=renewals.append)
+    listener = Listener(
+        settings, receive_into_memory, *hooks, analysable=analysable, renewed=renewals.append, **(shared or {})
+    )
     listener.start()
     try:
         yield Node(listener, folder, settings, received, refusals, events, failures, renewals)

@@ -84,7 +84,8 @@ class NodeProcess:
             def ready(name: str = name, event: str = event) -> bool:
                 assert self._process is not None
                 assert self._process.poll() is None, self.log_path.read_text()
-                return any(line["event"] == event and line["role"] == name for line in self.log()[before:])
+                said = [line for line in self.log()[before:] if line["event"] == event and line["role"] == name]
+                return len(said) >= (said[0]["count"] if said and name == "intake" else 1)
 
             wait_for(ready, READY_SECONDS, f"{name} is ready")
         return self
@@ -103,8 +104,8 @@ class NodeProcess:
             self._process.wait(10)
         wait_for(lambda: not self.pids(), 10, "every process is gone")
 
-    def pids(self) -> list[int]:
-        """Return the processes whose command line names this node's configuration."""
+    def pids(self, role: str | None = None) -> list[int]:
+        """Return the processes whose command line names this node's configuration, those of one role or all."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -113,7 +114,9 @@ class NodeProcess:
                     state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                 except OSError:
                     continue
-                if str(self.config).encode() in line.split(b"\0") and state != "Z":
+                words = line.split(b"\0")
+                named = role is None or {b"radnode.process", role.encode()} <= set(words)
+                if str(self.config).encode() in words and named and state != "Z":
                     found.append(int(entry.name))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -123,7 +124,7 @@ def test_lock_file_that_fails_keeps_no_thread_waiting(path: Path, monkeypatch: p
     lock = WriteLock(path)
     lock.acquire(1)
     with monkeypatch.context() as patch:
-        patch.setattr(write_lock.fcntl, "F_OFD_SETLK", -1)  # what a file system says that has lost its lock server
+        patch.setattr(fcntl, "F_OFD_SETLK", -1)  # what a file system says that has lost its lock server
         with pytest.raises(StoreUnavailable, match="lock file"):
             lock.release()
     lock.acquire(0.1)
