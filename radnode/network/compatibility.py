@@ -64,6 +64,7 @@ METHODS: Mapping[type, Mapping[str, tuple[str, ...]]] = {
             *("ae", "address", "ae_title", "contexts"),
             *("ssl_context", "evt_handlers", "request_handler"),
         ),
+        "server_bind": (),
         "shutdown": (),
         "server_close": (),
         "server_bind": (),
