@@ -67,7 +67,6 @@ METHODS: Mapping[type, Mapping[str, tuple[str, ...]]] = {
         "server_bind": (),
         "shutdown": (),
         "server_close": (),
-        "server_bind": (),
     },
     ThreadedAssociationServer: {"process_request_thread": ("request", "client_address")},
 }

@@ -229,9 +229,10 @@ def test_supervisor_outlives_a_database_it_cannot_write_and_restarts_the_role_on
     node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     parent = Supervisor(tmp_path / "node" / "radnode.toml", node, ["worker"])
-    started: list[str] = []
+    started: list[supervisor.Seat] = []
     monkeypatch.setattr(parent, "_start", started.append)
-    parent._children["worker"] = dead = supervisor._Child("worker", subprocess.Popen(["true"], stdin=subprocess.PIPE))
+    seat = supervisor.Seat("worker", 0)
+    parent._children[seat] = dead = supervisor._Child(seat, subprocess.Popen(["true"], stdin=subprocess.PIPE))
     dead.process.wait()
     release = node.queue.release
 
@@ -240,11 +241,11 @@ def test_supervisor_outlives_a_database_it_cannot_write_and_restarts_the_role_on
 
     monkeypatch.setattr(node.queue, "release", refuse)
     parent._bury(dead, -9)
-    parent._restart("worker")
+    parent._restart(seat)
     assert started == []
     monkeypatch.setattr(node.queue, "release", release)
-    parent._restart("worker")
-    assert started == ["worker"]
+    parent._restart(seat)
+    assert started == [seat]
     assert parent._restart_at == {}
 
 
