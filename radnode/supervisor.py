@@ -155,7 +155,8 @@ class Supervisor:
         self._backoff[seat] = min(MAX_BACKOFF_SECONDS, max(0.5, 2 * backoff))
         self._restart_at[seat] = time.monotonic() + backoff
         try:
-            (self._run / f"{seat.role}-{child.process.pid}.sock").unlink(missing_ok=True)
+            for socket in self._run.glob(f"{seat.role}-{child.process.pid}-*.sock"):
+                socket.unlink(missing_ok=True)
             self._node.sweep()
             leases = self._node.queue.release(seat.role)
         except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again

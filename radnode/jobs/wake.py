@@ -6,6 +6,7 @@ It is only a hint: whoever waits also wakes by the clock, so a lost datagram cos
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+_numbers = itertools.count(1)
 _TICK_NS = 100_000_000  # more than the grain of a folder's time of change
 
 
@@ -58,7 +60,8 @@ class Sleeper:
 
     def __init__(self, folder: Path, role: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path = folder / f"{role}-{os.getpid()}.sock"
+        # never a name again: a ring that found the sleeper before this one gone would take this one's socket away
+        self._path = folder / f"{role}-{os.getpid()}-{next(_numbers)}.sock"
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with _opened(folder) as opened:

@@ -114,9 +114,11 @@ def test_many_threads_ring_one_bell(tmp_path: Path) -> None:
     threads = [threading.Thread(target=ring) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(20):
-        with Sleeper(tmp_path, "worker") as sleeper:
-            assert sleeper.sleep(5)
-    stop.set()
-    for thread in threads:
-        thread.join(10)
+    try:
+        for _ in range(20):
+            with Sleeper(tmp_path, "worker") as sleeper:
+                assert sleeper.sleep(5)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
