@@ -79,8 +79,6 @@ class DeadlineSocket(AssociationSocket):
             OSError: the connection broke.
         """
         connection, done = self.socket, 0
-        if connection is not None:
-            acknowledge_at_once(connection)
         while connection is not None and done < len(view):
             left = min(deadline - time.monotonic(), _LOOK_UP_SECONDS)
             if self.stopped.is_set():
@@ -89,6 +87,7 @@ class DeadlineSocket(AssociationSocket):
                 raise TimeoutError
             if not left <= self._timeout <= left + _SLACK_SECONDS:
                 self._wait_at_most(left)
+            acknowledge_at_once(connection)  # before each read: once a PDU halved the speed of dcmtk's storescu
             try:
                 received = connection.recv_into(view[done:])
             except TimeoutError:
