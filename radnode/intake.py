@@ -19,7 +19,7 @@ from radnode.errors import DuplicateInstance, RadnodeError
 from radnode.identify import Identity
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, find_instance, get_instance
-from radnode.model import StoreRequest
+from radnode.model import StoreRequest, pour
 from radnode.reception import InstanceReception
 from radnode.stores import Stores
 
@@ -75,13 +75,7 @@ class Intake:
         Arguments as of `begin`, errors as of `InstanceReception.finish`.
         """
         reception = self.begin(request, actor=actor, enqueue=enqueue)
-        data_set = memoryview(data_set)
-        while data_set:
-            room = reception.room()
-            count = min(len(room), len(data_set))
-            room[:count] = data_set[:count]
-            reception.advance(count)
-            data_set = data_set[count:]
+        pour(memoryview(data_set), reception)
         return reception.finish()
 
     def _keep(

@@ -180,7 +180,7 @@ class Reception(Protocol):
     def advance(self, count: int) -> None:
         """Say that `count` bytes of the data set were written to the start of `room()`."""
 
-    def finish(self) -> None:
+    def finish(self) -> object:
         """Keep the instance, of which everything came: durable when this returns (status 0000).
 
         Raises:
@@ -189,6 +189,15 @@ class Reception(Protocol):
 
     def abandon(self) -> None:
         """Forget an instance of which not everything came; nothing of it remains."""
+
+
+def pour(data: memoryview, reception: Reception) -> None:
+    """Copy bytes of a data set into a reception, for those that cannot read straight into its room."""
+    while data:
+        room = reception.room()[: len(data)]
+        room[:] = data[: len(room)]
+        reception.advance(len(room))
+        data = data[len(room) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import select
 import struct
 from typing import Any
 
-from radnode.network import wire
+from radnode.network import messages, upper_layer, wire
 from radnode.network.command_set import Command, MalformedCommand, Tag
 from radnode.network.messages import COMMAND, Message
 from radnode.network.upper_layer import P_DATA, UpperLayer, acknowledge_at_once
@@ -20,7 +20,6 @@ from radnode.network.upper_layer import P_DATA, UpperLayer, acknowledge_at_once
 _WAIT_MILLISECONDS = 100  # how long an abort by this node may wait until an idle association notices
 _VALUE = struct.Struct(">LBB")  # item length, presentation context ID, message control header (PS3.8 Table 9-23)
 _COUNTED = 2  # bytes of that header that the item length counts
-_MALFORMED = "pdu_malformed", "The peer sent a PDU that breaks PS3.8 section 9.3."
 
 
 class FastLane(UpperLayer):
@@ -71,9 +70,9 @@ class FastLane(UpperLayer):
         try:
             message = self._read_values(length, deadline)
         except ValueError:
-            self.violation(*_MALFORMED)
+            self.violation(*upper_layer.MALFORMED)
         except MalformedCommand:
-            self.violation("message_malformed", "The peer sent no legal DIMSE message.")
+            self.violation(*messages.MALFORMED)
         else:
             if message is not None:
                 self._serve(message)
@@ -101,18 +100,18 @@ class FastLane(UpperLayer):
 
     def _read_value(self, context_id: int, control: int, size: int, deadline: float) -> Message | None:
         """Read one fragment to where it goes."""
-        messages = self._association.messages
+        assembly = self._association.messages
         if control & COMMAND:
             fragment = bytearray(size)
             self._fill(memoryview(fragment), deadline)
-            return messages.take_command(context_id, control, bytes(fragment))
-        reception, left = messages.data_begins(context_id), size
+            return assembly.take_command(context_id, control, bytes(fragment))
+        reception, left = assembly.data_begins(context_id), size
         while left:
             room = reception.room()[:left]
             self._fill(room, deadline)
             reception.advance(len(room))
             left -= len(room)
-        return messages.data_came(size, control)
+        return assembly.data_came(size, control)
 
     def _fill(self, view: memoryview, deadline: float) -> None:
         if self.socket.fill(view, deadline) < len(view):

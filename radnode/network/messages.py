@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
-from radnode.model import Reception
+from radnode.model import Reception, pour
 from radnode.network.command_set import MAX_COMMAND_BYTES, RESPONSE, CommandSet, MalformedCommand, Tag
 
 if TYPE_CHECKING:
     from radnode.network.association import AcceptedAssociation
 
+MALFORMED = "message_malformed", "The peer sent no legal DIMSE message."
 COMMAND, LAST = 0x01, 0x02  # message control header, PS3.8 Annex E.2
 
 
@@ -75,19 +76,13 @@ class Messages(DIMSEServiceProvider):
                 if message is not None:
                     self.hand_over(message)
         except MalformedCommand:
-            self._association.upper_layer.violation("message_malformed", "The peer sent no legal DIMSE message.")
+            self._association.upper_layer.violation(*MALFORMED)
 
     def _take(self, context_id: int, control: int, fragment: memoryview) -> Message | None:
         """Add one fragment; return the message if it is complete with it."""
         if control & COMMAND:
             return self.take_command(context_id, control, bytes(fragment))
-        reception = self.data_begins(context_id)
-        left = fragment
-        while left:
-            room = reception.room()[: len(left)]
-            room[:] = left[: len(room)]
-            reception.advance(len(room))
-            left = left[len(room) :]
+        pour(fragment, self.data_begins(context_id))
         return self.data_came(len(fragment), control)
 
     def take_command(self, context_id: int, control: int, fragment: bytes) -> Message | None:

@@ -29,6 +29,8 @@ MAX_REQUEST_BYTES = 2**19  # 128 contexts with every transfer syntax there is ta
 MAX_CONTROL_BYTES = 4096  # release and abort are 4 bytes long
 LINGER_SECONDS = 1.0  # how long a peer that broke the protocol may keep sending before the socket is closed
 
+MALFORMED = "pdu_malformed", "The peer sent a PDU that breaks PS3.8 section 9.3."
+
 _HEADER = struct.Struct(">BxL")
 _ASSOCIATE_RQ, P_DATA, _ABORT = 0x01, 0x04, 0x07
 _LOOK_UP_SECONDS = 0.25  # how long an abort by this node may wait within a PDU
@@ -274,7 +276,7 @@ class UpperLayer(DULServiceProvider):
         try:
             pdu, event = self._decode_pdu(bytearray(header + body))
         except Exception:  # noqa: BLE001 - pynetdicom's decoders raise whatever the bytes make them raise
-            self.violation("pdu_malformed", "The peer sent a PDU that breaks PS3.8 section 9.3.")
+            self.violation(*MALFORMED)
             return
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
