@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from radnode.durable import sync_folder
 from radnode.errors import AuditError
 
 FILE_MODE = 0o600
@@ -34,15 +35,6 @@ def private_folder(folder: Path) -> None:
     folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     folder.chmod(FOLDER_MODE)
     sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class AppendFile:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from radnode.durable import sync_folder
 from radnode.errors import NotFoundError
 from radnode.storage.extents import (
     BLOCK,
@@ -163,7 +164,7 @@ class SegmentStore:
     def _new_segment(self) -> Segment:
         """Make a segment, durable in its folder, and lock it."""
         self._root.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(self._root.parent)
+        sync_folder(self._root.parent)
         while True:
             name = secrets.token_bytes(SEGMENT_ID)
             path = self._root / f"{name.hex()}{_OPEN}"
@@ -172,7 +173,7 @@ class SegmentStore:
                 if _lock(descriptor) and (status := os.fstat(descriptor)).st_nlink:
                     with contextlib.suppress(OSError):  # EINVAL: the file system has no direct writes
                         fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
-                    _sync_folder(self._root)
+                    sync_folder(self._root)
                     return Segment(name, path, descriptor, status)
                 os.close(descriptor)  # a sweep took it, before it was locked, for one whose writer died
             except OSError:
@@ -252,11 +253,3 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
