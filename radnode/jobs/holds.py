@@ -21,6 +21,18 @@ class Hold(enum.StrEnum):
     QUEUE_FULL = "queue_full"
     DISK_LOW = "disk_low"
 
+    @property
+    def text(self) -> str:
+        """What it means, for an operator; no full stop, the time may follow."""
+        return _TEXT[self]
+
+
+_TEXT = {
+    Hold.ANALYSE: "Analyses are paused (`radnode jobs resume analyse` goes on)",
+    Hold.DELIVER: "Deliveries are paused (`radnode jobs resume deliver` goes on)",
+    Hold.QUEUE_FULL: "Images are refused, because too many wait for their analysis (queue.max_waiting)",
+    Hold.DISK_LOW: "Images are refused, because the disk is nearly full (storage.low_disk_percent)",
+}
 
 STAGES = {JobKind.ANALYSE: Hold.ANALYSE, JobKind.DELIVER: Hold.DELIVER}  # which hold keeps a job from being leased
 
