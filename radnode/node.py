@@ -33,6 +33,7 @@ from radnode.jobs.wake import Bell
 from radnode.listening import Place
 from radnode.model import Analysis
 from radnode.observe import logger
+from radnode.pressure import Pressure
 from radnode.results import Report, Results
 from radnode.rules import Rules
 from radnode.settings import DestinationSettings, Settings
@@ -127,6 +128,12 @@ class Node:
     def intake(self) -> Intake:
         """Keeps what arrives."""
         return Intake(self.stores, self.settings.node.max_object_bytes)
+
+    @cached_property
+    def pressure(self) -> Pressure:
+        """Whether there is room for images."""
+        settings = self.settings
+        return Pressure(self.stores, settings.data_dir, settings.queue, settings.storage, self.actor(), logger())
 
     @cached_property
     def results(self) -> Results:

@@ -16,6 +16,7 @@ from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
 from radnode.model import JobKind, PeerIdentity, Reception, Refusal, StoreRequest
 from radnode.observe import Log, describe, logger
+from radnode.pressure import LOOK_SECONDS
 
 if TYPE_CHECKING:
     from radnode.intake import Receipt
@@ -64,6 +65,7 @@ def intake(node: Node, stop: threading.Event) -> None:
     log = logger()
 
     def receive(request: StoreRequest) -> Reception:
+        node.pressure.check()
         return _Logged(node.intake.begin(request), request, log)
 
     def declined(peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
@@ -123,9 +125,11 @@ def intake(node: Node, stop: threading.Event) -> None:
     hooks = receive, refused, observe, failed, declined, analysable, renewed
     slots = Slots(run / "associations.lock")
     listener = Listener(node.settings, *hooks, endpoints=place.endpoints, number=place.number, slots=slots)
+    node.pressure.look()
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title, count=place.processes)
-    stop.wait()
+    while not stop.wait(LOOK_SECONDS):
+        node.pressure.look()
     log.info("draining", count=listener.running)
     listener.drain(node.settings.node.drain_seconds)
 
