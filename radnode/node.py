@@ -46,6 +46,7 @@ from radnode.stores import Stores
 
 if TYPE_CHECKING:
     from radnode.detect.analyser import Analyser
+    from radnode.detect.loading import Loading
     from radnode.network.storage_scu import DestinationAssociation
 
 ORIGIN = "radnode/audit"
@@ -178,8 +179,8 @@ class Node:
         """Import what builds reports, so that the first one need not wait for it."""
         import radnode.report.sr  # noqa: F401, PLC0415
 
-    def analyser(self) -> Analyser:
-        """Make the detectors; they load at their first use."""
+    def analyser(self, loading: Loading | None = None) -> Analyser:
+        """Make the detectors; they load at their first use, watched by `loading`."""
         from radnode.detect.analyser import Analyser  # noqa: PLC0415 (only the worker may need torch)
         from radnode.detect.decoding import DecoderChild  # noqa: PLC0415
 
@@ -190,6 +191,7 @@ class Node:
             device=detect.device,
             threads=detect.threads,
             refused=self._model_refused,
+            loading=loading,
         )
 
     def analysable(self) -> frozenset[str] | None:

@@ -136,14 +136,16 @@ def intake(node: Node, stop: threading.Event) -> None:
 
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
+    from radnode.detect.loading import Loading  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415 (the one role that imports torch)
 
     if find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
-    analyser = node.analyser()
+    run = node.settings.data_dir / "run"
+    analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
     node.warm_reports()
-    for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
+    for name in node.rules.detectors:
         loaded = analyser.load(name)
         if loaded is not None:
             logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")

@@ -158,6 +158,7 @@ class DetectSettings(_Section):
     device: str = "auto"
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=8, ge=1)
+    load_seconds: Seconds = 120.0
     timeout_seconds: Seconds = 60.0
     decode_seconds: Seconds = 30.0
     max_attempts: int = Field(default=3, ge=1)
