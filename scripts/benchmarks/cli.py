@@ -133,13 +133,15 @@ def audit(entries: int) -> None:
 
 @cli.command()
 @click.option(
-    "--finished", default=10_000_000, show_default=True, type=click.IntRange(1), help="Jobs; 250 bytes of disk each."
+    "--finished", default=10_000_000, show_default=True, type=click.IntRange(1), help="Jobs; 160 bytes of disk each."
 )
-def queue(finished: int) -> None:
+@click.option("--quick", is_flag=True, help="Few jobs: to see that it works, not to measure.")
+def queue(finished: int, quick: bool) -> None:
     """Lease and finish jobs beside finished ones and in an empty table; pick-up by a sleeper; who waits for whom."""
-    from benchmarks.queue import measure  # noqa: PLC0415
+    from benchmarks.queue import Sizes, measure  # noqa: PLC0415
 
-    _run(lambda folder: measure(finished, folder, click.echo))
+    sizes = Sizes(1, 16, 10) if quick else Sizes()
+    _run(lambda folder: measure(finished, sizes, folder, click.echo))
 
 
 def _named(names: str, known: Mapping[str, _T]) -> list[_T]:

@@ -25,9 +25,6 @@ from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell, Sleeper
 from radnode.model import JobKind, Priority
 
-ROUNDS = 7
-JOBS = 200  # in each round, for each table
-PICKED = 400
 PATIENCE_SECONDS = 2.0  # as of the worker
 _FINISHED = """
 WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
@@ -35,6 +32,15 @@ INSERT INTO jobs (kind, subject, destination, state, turn, study, attempts, due,
 SELECT CASE n % 2 WHEN 0 THEN 'analyse' ELSE 'deliver' END, printf('%032x', n), '', 'done', n,
     printf('%032x', n / 200), 1, 0, 0, 0 FROM numbers
 """
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured: rounds, jobs in each for each table, and jobs that wake a sleeper."""
+
+    rounds: int = 7
+    jobs: int = 200
+    picked: int = 400
 
 
 @dataclass
@@ -49,17 +55,17 @@ class Table:
     batch: list[float] = field(default_factory=list)
 
 
-def measure(finished: int, folder: Path, say: Callable[[str], None]) -> None:
-    """Measure and print; 10,000,000 finished jobs take some 2.5 GB in `folder`."""
+def measure(finished: int, sizes: Sizes, folder: Path, say: Callable[[str], None]) -> None:
+    """Measure and print; 10,000,000 finished jobs take 1.6 GB in `folder`."""
     begun = time.monotonic()
     full = _table(folder / "full", f"{finished:,} finished jobs")
     _fill(folder / "full" / "node.db", finished)
     empty = _table(folder / "empty", "an empty table")
     size = (folder / "full" / "node.db").stat().st_size / 1e9
     say(f"{finished:,} finished jobs ({size:.1f} GB) written in {time.monotonic() - begun:.0f} s")
-    for number in range(ROUNDS + 1):
+    for number in range(sizes.rounds + 1):
         for table in (empty, full) if number % 2 else (full, empty):
-            _round(table, warm=number == 0)
+            _round(table, sizes.jobs, warm=number == 0)
     say(f"\n{'milliseconds a job, medians':<34}{empty.name:>18}{full.name:>28}     ratio")
     for name, what in (
         ("add (a commit each)", "add"),
@@ -70,7 +76,7 @@ def measure(finished: int, folder: Path, say: Callable[[str], None]) -> None:
         say(f"{name:<34}{ours:>18.3f}{theirs:>28.3f}{theirs / ours:>9.2f}x")
     say("")
     for table, home in ((empty, folder / "empty"), (full, folder / "full")):
-        _pick_up(table, home, say)
+        _pick_up(table, home, sizes.picked, say)
     say("")
     _order(empty, say)
 
@@ -104,24 +110,24 @@ def _add(table: Table, count: int, peer: str, priority: Priority = Priority.ROUT
     return names
 
 
-def _round(table: Table, *, warm: bool) -> None:
+def _round(table: Table, jobs: int, *, warm: bool) -> None:
     times = {"add": 0.0, "single": 0.0, "batch": 0.0}
     with _timed(times, "add"):
-        for number in range(2 * JOBS):
+        for number in range(2 * jobs):
             _add(table, 1, f"PEER{number % 4}")
     for what, limit in (("single", 1), ("batch", 8)):
         with _timed(times, what):
             taken = 0
-            while taken < JOBS:
+            while taken < jobs:
                 leases = table.queue.lease(JobKind.ANALYSE, "worker:1", 600, limit)
                 taken += len(leases)
                 for lease in leases:
                     with transaction(table.engine) as tx:
                         table.queue.finish(tx, lease)
     if not warm:
-        table.add.append(times["add"] / (2 * JOBS))
-        table.single.append(times["single"] / JOBS)
-        table.batch.append(times["batch"] / JOBS)
+        table.add.append(times["add"] / (2 * jobs))
+        table.single.append(times["single"] / jobs)
+        table.batch.append(times["batch"] / jobs)
 
 
 @contextmanager
@@ -148,7 +154,7 @@ def _work(folder: Path, told: Connection) -> None:
                 sleeper.sleep(PATIENCE_SECONDS)
 
 
-def _pick_up(table: Table, folder: Path, say: Callable[[str], None]) -> None:
+def _pick_up(table: Table, folder: Path, picked: int, say: Callable[[str], None]) -> None:
     """Say how long after the commit of an image another process, which slept, had leased its job."""
     for lease in table.queue.lease(JobKind.ANALYSE, "worker:1", 600, 1_000_000):
         with transaction(table.engine) as tx:
@@ -159,7 +165,7 @@ def _pick_up(table: Table, folder: Path, say: Callable[[str], None]) -> None:
     worker.start()
     here.recv()
     waits: list[float] = []
-    for _ in range(PICKED):
+    for _ in range(picked):
         time.sleep(0.005 + 0.01 * secrets.randbelow(100) / 100)
         _add(table, 1, "PEER1")
         committed = time.monotonic()
@@ -168,7 +174,7 @@ def _pick_up(table: Table, folder: Path, say: Callable[[str], None]) -> None:
     worker.terminate()
     worker.join()
     p50, p99 = median(waits), quantiles(waits, n=100)[98]
-    say(f"pick-up by a sleeping process, {table.name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {PICKED}")
+    say(f"pick-up by a sleeping process, {table.name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {picked}")
 
 
 def _order(table: Table, say: Callable[[str], None]) -> None:

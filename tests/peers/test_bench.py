@@ -57,3 +57,14 @@ def test_bench_profile_names_where_a_stored_object_was_made_durable() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^ +\d+\.\d %  storage/", done.stdout, re.MULTILINE)
+
+
+def test_bench_queue_reports_costs_pick_up_and_order() -> None:
+    command = [sys.executable, ROOT / "scripts/bench", "queue", "--quick", "--finished", "5000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^lease \+ finish, one by one +[\d.]+ +[\d.]+ +[\d.]+x$", done.stdout, re.MULTILINE)
+    assert len(re.findall(r"^pick-up by a sleeping process, .*: p50 [\d.]+ ms", done.stdout, re.MULTILINE)) == 2
+    assert "behind 10,000 images of one peer, a single image of another is number 3" in done.stdout
+    assert "a STAT image of that peer: number 1" in done.stdout
+    assert "12.5 % of the analyses are routine ones" in done.stdout
