@@ -48,6 +48,7 @@ class Pressure:
         self._actor = actor
         self._log = log
         self._refusal: str | None = None
+        self._unwritten: set[Hold] = set()  # refused, said, and not written down
         self._failed = False  # whether the last look did
 
     def check(self) -> None:
@@ -75,22 +76,40 @@ class Pressure:
             self._failed = False
 
     def _tell(self, before: Mapping[Hold, float], refused: list[Hold], sights: Mapping[Hold, _Sight]) -> None:
-        """Write down, audit and log what has changed, unless another process was quicker."""
+        """Write down, audit and log what has changed."""
         for what, sight in sights.items():
-            if (what in refused) == (what in before):
-                continue
-            change = "refusing_images" if what in refused else "accepting_images"
-            detail: dict[str, str | int] = {"change": change, "rule": what.value, "count": sight.number}
-            with transaction(self._stores.engine) as tx:
-                changed = hold(tx, what, self._stores.clock()) if what in refused else let_go(tx, what)
-                if changed:
-                    self._stores.audit.record(tx, AuditRecord(events.ALERT, self._actor, detail=detail))
+            if (what in refused) != (what in before):
+                try:
+                    changed = self._write(what, sight, refusing=what in refused)
+                except RadnodeError:  # the disk may be too full for that: then each process says it for itself
+                    if what in refused and what not in self._unwritten:
+                        self._unwritten.add(what)
+                        self._say(what, sight, refusing=True)
+                    raise
+                if changed and what not in self._unwritten:
+                    self._say(what, sight, refusing=what in refused)
+                self._unwritten.discard(what)
+            elif what in self._unwritten and what not in refused:
+                self._unwritten.discard(what)
+                self._say(what, sight, refusing=False)
+
+    def _write(self, what: Hold, sight: _Sight, *, refusing: bool) -> bool:
+        """Write down and audit a change; False when another process was quicker."""
+        change = "refusing_images" if refusing else "accepting_images"
+        detail: dict[str, str | int] = {"change": change, "rule": what.value, "count": sight.number}
+        with transaction(self._stores.engine) as tx:
+            changed = hold(tx, what, self._stores.clock()) if refusing else let_go(tx, what)
             if changed:
-                self._stores.wake("sequencer")
-                if what in refused:
-                    self._log.warning("refusing_images", rule=what.value, count=sight.number, message=f"{what.text}.")
-                else:
-                    self._log.info("accepting_images", rule=what.value, count=sight.number)
+                self._stores.audit.record(tx, AuditRecord(events.ALERT, self._actor, detail=detail))
+        if changed:
+            self._stores.wake("sequencer")
+        return changed
+
+    def _say(self, what: Hold, sight: _Sight, *, refusing: bool) -> None:
+        if refusing:
+            self._log.warning("refusing_images", rule=what.value, count=sight.number, message=f"{what.text}.")
+        else:
+            self._log.info("accepting_images", rule=what.value, count=sight.number)
 
     def _waiting(self) -> _Sight:
         """Look at the analyses that wait; `number` is how many, no further than the mark."""

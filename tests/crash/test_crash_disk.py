@@ -47,6 +47,7 @@ def test_row_23_full_disk_answers_a700_keeps_nothing_half_and_recovers_by_itself
         worker, supervisor = node.pid("worker"), node.supervisor
         assert worker is not None
         ledger = Ledger(node, [films.fresh(films.NORMAL), films.fresh(films.CT[0])])
+        time.sleep(1)  # it has looked for work and sleeps; stopped within a commit, it would keep others from writing
         os.kill(worker, signal.SIGSTOP)  # these two are promised, and the disk is full before anybody has analysed them
         ledger.push(30)
         ballast = disk / "ballast"
@@ -60,7 +61,8 @@ def test_row_23_full_disk_answers_a700_keeps_nothing_half_and_recovers_by_itself
         assert node.leftovers() == 0
         wait_for(lambda: len(node.sealed()) == 2, 5, "nothing new is kept")
         ballast.unlink()
-        wait_for(lambda: ledger.send(films.fresh(films.CT[1])) == SUCCESS, 30, "the node takes images again")
+        wait_for(lambda: node.events("accepting_images"), 30, "the node takes images again")
+        wait_for(lambda: refusals(ledger, 1) == [f"{SUCCESS:04X}"], 10, "every listener takes images again")
         node.await_idle(60)
         wait_for(lambda: report_counts(pacs) >= 3, 20, "every report is at the PACS")
         assert_one_report_each(pacs, ledger.promised)

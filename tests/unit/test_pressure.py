@@ -141,7 +141,23 @@ def test_disk_too_full_to_write_that_down_is_refused_all_the_same(
         gate.look()
         gate.look()
     assert gate.refuses == [True, True]
-    assert gate.log.events() == ["pressure_unknown", "pressure_unknown"]  # each process says it once
+    said = ["refusing_images", "pressure_unknown"]
+    assert gate.log.events() == [*said, *said]  # each process says it once
     gate.look()
     assert list(held(rooms.engine)) == [Hold.DISK_LOW]
-    assert gate.log.events()[2:] == ["refusing_images"]
+    assert gate.log.events() == [*said, *said]
+    assert [detail["change"] for detail in gate.audited] == ["refusing_images"]
+
+
+def test_disk_that_is_free_again_before_that_was_written_down_is_accepted_and_said(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(rooms, low_disk_percent=10)
+    monkeypatch.setattr(pressure.shutil, "disk_usage", lambda _: Usage(1000, 999, 1))
+    monkeypatch.setattr("radnode.jobs.database.BUSY_SECONDS", 0.2)
+    with transaction(rooms.engine):
+        gate.first.look()
+    monkeypatch.setattr(pressure.shutil, "disk_usage", lambda _: Usage(1000, 100, 900))
+    gate.look()
+    assert gate.refuses == [False, False]
+    assert gate.log.events() == ["refusing_images", "pressure_unknown", "accepting_images"]
