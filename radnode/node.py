@@ -151,7 +151,6 @@ class Node:
         record = AuditRecord(event, actor, patient=patient, study=study, instance=instance, detail=detail)
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
-        self.bell.ring("sequencer")
 
     def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
         """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
@@ -207,7 +206,6 @@ class Node:
         reason = {"reason": sentence[: events.MAX_DETAIL_LENGTH]}
         with transaction(self.engine) as tx:
             self.audit.record(tx, AuditRecord(events.MODEL_REFUSED, self.actor(), model=model, detail=reason))
-        self.bell.ring("sequencer")
 
     def connect(self, destination: DestinationSettings) -> DestinationAssociation:
         """Open an association that carries reports to a destination."""

@@ -213,12 +213,11 @@ def sequencer(node: Node, stop: threading.Event) -> None:
     while not trail.acquire(blocking=False):
         if stop.wait(STANDBY_SECONDS):
             return
-    with Sleeper(node.settings.data_dir / "run", "sequencer") as sleeper:
-        node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
-        logger().info("ready", count=trail.size)
-        trail.run(stop, sleeper.sleep)
-        node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
-        trail.close()
+    node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
+    logger().info("ready", count=trail.size)
+    trail.run(stop)
+    node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
+    trail.close()
 
 
 ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deliver, "sequencer": sequencer}
