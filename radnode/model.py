@@ -225,6 +225,14 @@ class JobKind(enum.StrEnum):
     DELIVER = "deliver"
 
 
+class Priority(enum.IntEnum):
+    """How urgent a job is: the higher goes first."""
+
+    ROUTINE = 0
+    HIGH = 10
+    STAT = 20
+
+
 class JobState(enum.StrEnum):
     """READY and LEASED are live; DONE and DEAD are final until an operator retries a dead one."""
 

@@ -33,6 +33,7 @@ from radnode.jobs.wake import Bell
 from radnode.listening import Place
 from radnode.model import Analysis
 from radnode.observe import logger
+from radnode.pressure import Pressure
 from radnode.results import Report, Results
 from radnode.rules import Rules
 from radnode.settings import DestinationSettings, Settings
@@ -45,6 +46,7 @@ from radnode.stores import Stores
 
 if TYPE_CHECKING:
     from radnode.detect.analyser import Analyser
+    from radnode.detect.loading import Loading
     from radnode.network.storage_scu import DestinationAssociation
 
 ORIGIN = "radnode/audit"
@@ -129,6 +131,12 @@ class Node:
         return Intake(self.stores, self.settings.node.max_object_bytes)
 
     @cached_property
+    def pressure(self) -> Pressure:
+        """Whether there is room for images."""
+        settings = self.settings
+        return Pressure(self.stores, settings.data_dir, settings.queue, settings.storage, self.actor(), logger())
+
+    @cached_property
     def results(self) -> Results:
         """Keeps what was found."""
         return Results(self.stores)
@@ -170,8 +178,8 @@ class Node:
         """Import what builds reports, so that the first one need not wait for it."""
         import radnode.report.sr  # noqa: F401, PLC0415
 
-    def analyser(self) -> Analyser:
-        """Make the detectors; they load at their first use."""
+    def analyser(self, loading: Loading | None = None) -> Analyser:
+        """Make the detectors; they load at their first use, watched by `loading`."""
         from radnode.detect.analyser import Analyser  # noqa: PLC0415 (only the worker may need torch)
         from radnode.detect.decoding import DecoderChild  # noqa: PLC0415
 
@@ -182,6 +190,7 @@ class Node:
             device=detect.device,
             threads=detect.threads,
             refused=self._model_refused,
+            loading=loading,
         )
 
     def analysable(self) -> frozenset[str] | None:

@@ -16,6 +16,7 @@ from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
 from radnode.model import JobKind, PeerIdentity, Reception, Refusal, StoreRequest
 from radnode.observe import Log, describe, logger
+from radnode.pressure import LOOK_SECONDS
 
 if TYPE_CHECKING:
     from radnode.intake import Receipt
@@ -64,6 +65,7 @@ def intake(node: Node, stop: threading.Event) -> None:
     log = logger()
 
     def receive(request: StoreRequest) -> Reception:
+        node.pressure.check()
         return _Logged(node.intake.begin(request), request, log)
 
     def declined(peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
@@ -123,23 +125,27 @@ def intake(node: Node, stop: threading.Event) -> None:
     hooks = receive, refused, observe, failed, declined, analysable, renewed
     slots = Slots(run / "associations.lock")
     listener = Listener(node.settings, *hooks, endpoints=place.endpoints, number=place.number, slots=slots)
+    node.pressure.look()
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title, count=place.processes)
-    stop.wait()
+    while not stop.wait(LOOK_SECONDS):
+        node.pressure.look()
     log.info("draining", count=listener.running)
     listener.drain(node.settings.node.drain_seconds)
 
 
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
+    from radnode.detect.loading import Loading  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415 (the one role that imports torch)
 
     if find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
-    analyser = node.analyser()
+    run = node.settings.data_dir / "run"
+    analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
     node.warm_reports()
-    for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
+    for name in node.rules.detectors:
         loaded = analyser.load(name)
         if loaded is not None:
             logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
