@@ -34,7 +34,8 @@ def list_(config: Path | None, as_json: bool, everything: bool) -> None:
     node = open_node(config)
     rows, waiting = node.queue.listing(states), node.completion.waiting()
     if as_json:
-        series = [{"kind": JobKind.SERIES, "state": "waiting", **asdict(row)} for row in waiting]
+        common = {"job": None, "kind": JobKind.SERIES, "destination": "", "state": "waiting"}
+        series = [{**common, "subject": row.series, **asdict(row)} for row in waiting]
         print_json([*(asdict(row) for row in rows), *series])
         return
     table = [

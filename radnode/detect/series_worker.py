@@ -107,6 +107,9 @@ class SeriesWorker:
         """Make the jobs of series that are complete now, work on one job; return how many there were to work on."""
         for done in self._completion.decide():
             self._log.info("series_complete", series=done.series, study=done.study, count=done.images)
+        due = self._stores.queue.next_due(JobKind.SERIES)
+        if due is None or due > self._stores.clock():  # most often; a lease would keep other writers waiting
+            return 0
         seconds = self._settings.series_seconds + GRACE_SECONDS
         leases = self._stores.queue.lease(JobKind.SERIES, self._owner, seconds, 1)
         for lease in leases:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, case, func, literal, or_, select, text, update
+from sqlalchemy import Connection, Engine, Insert, and_, bindparam, case, func, literal, or_, select, text, update
 from sqlalchemy import insert as insert_rows
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ColumnElement
@@ -32,6 +32,29 @@ from radnode.settings import CompletionSettings
 BUSY_SECONDS = 2.0  # how long to wait for the end of a series' last job before the next look
 _LOOKS = 64  # series that one call of `decide` looks at
 _WATCHED = text("due IS NOT NULL")  # as text: SQLite uses a partial index only where its condition is repeated
+_IS_DUE = and_(_WATCHED, or_(series.c.due <= bindparam("now"), series.c.due > bindparam("horizon")))
+
+# Made once: building a statement anew costs more than running it.
+_DUE = select(series.c.series, series.c.study).where(_IS_DUE)
+_NEXT_DUE = select(func.min(series.c.due)).where(_WATCHED)
+_THIS = select(series).where(series.c.series == bindparam("name"), series.c.study == bindparam("of"), _IS_DUE)
+
+
+def _touch() -> Insert:
+    new = upsert(series)
+    again = {
+        "due": case((series.c.due < new.excluded.due, series.c.due), else_=new.excluded.due),
+        "first": case((series.c.due.is_(None), new.excluded.first), else_=series.c.first),
+        "expected": case(
+            (series.c.expected.is_(None), new.excluded.expected),
+            (new.excluded.expected > series.c.expected, new.excluded.expected),
+            else_=series.c.expected,
+        ),
+    }
+    return new.on_conflict_do_update(index_elements=["series", "study"], set_=again)
+
+
+_TOUCH = _touch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +110,21 @@ class Completion:
         now = self._clock()
         soon = announced is not None or self._settings.expected_instances > 0  # each image may be the last one
         due = now if soon else now + self._settings.quiet_seconds
-        new = upsert(series).values(
-            series=image.series, study=image.study, patient=image.patient, generation=0, expected=announced,
-            kept=0, first=now, last=now, due=due,
-        )  # fmt: skip
-        again = {
-            "due": case((series.c.due < new.excluded.due, series.c.due), else_=new.excluded.due),
-            "first": case((series.c.due.is_(None), new.excluded.first), else_=series.c.first),
-            "expected": case(
-                (series.c.expected.is_(None), new.excluded.expected),
-                (new.excluded.expected > series.c.expected, new.excluded.expected),
-                else_=series.c.expected,
-            ),
-        }
-        tx.execute(new.on_conflict_do_update(index_elements=["series", "study"], set_=again))
+        values = {"series": image.series, "study": image.study, "patient": image.patient, "expected": announced}
+        tx.execute(_TOUCH, {**values, "generation": 0, "kept": 0, "first": now, "last": now, "due": due})
 
     def decide(self) -> list[Completed]:
         """Look at every series whose time has come; return those that are complete, each with its job made."""
         now = self._clock()
         with reading(self._engine) as tx:
-            keys = tx.execute(select(series.c.series, series.c.study).where(*self._due(now)).limit(_LOOKS)).all()
+            keys = tx.execute(_DUE.limit(_LOOKS), self._times(now)).all()
         found = (self._look(name, study, now) for name, study in keys)
         return [completed for completed in found if completed is not None]
 
     def next_due(self) -> float | None:
         """Return when (epoch seconds) the next look is due; None when no series is watched."""
         with reading(self._engine) as tx:
-            due: float | None = tx.scalar(select(func.min(series.c.due)).where(_WATCHED))
+            due: float | None = tx.scalar(_NEXT_DUE)
         return due
 
     def waiting(self) -> list[WaitingSeries]:
@@ -137,16 +148,15 @@ class Completion:
             if count.waiting
         ]
 
-    def _due(self, now: float) -> tuple[ColumnElement[bool], ...]:
-        """Which series to look at. No look is ever due later than this: a later one was set by another clock."""
-        horizon = now + max(self._settings.quiet_seconds, BUSY_SECONDS)
-        return (and_(_WATCHED, or_(series.c.due <= now, series.c.due > horizon)),)
+    def _times(self, now: float) -> dict[str, float]:
+        """What `_DUE` asks for. No look is ever due later than the horizon: a later one was set by another clock."""
+        return {"now": now, "horizon": now + max(self._settings.quiet_seconds, BUSY_SECONDS)}
 
     def _look(self, name: str, study: str, now: float) -> Completed | None:
         """Look at one series in one transaction; return it when it is complete, with its job made."""
         this = and_(series.c.series == name, series.c.study == study)
         with transaction(self._engine) as tx:
-            row = tx.execute(select(series).where(this, *self._due(now))).one_or_none()
+            row = tx.execute(_THIS, {**self._times(now), "name": name, "of": study}).one_or_none()
             if row is None:  # another process was quicker
                 return None
             count = _count(tx, name, study)
