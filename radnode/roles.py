@@ -174,7 +174,9 @@ def worker(node: Node, stop: threading.Event) -> None:
         ),
     )
     work = Worker(stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
-    series = SeriesWorker(stores, compose=node.compose_series, completion=node.completion, **parts)
+    series = SeriesWorker(
+        stores, compose=node.compose_series, completion=node.completion, stopping=stop.is_set, **parts
+    )
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")
         interrupted = False  # whether a step failed midway and its leases are still to be given back

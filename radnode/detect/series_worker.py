@@ -44,6 +44,10 @@ _COUNTS = ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition")
 ComposeSeries = Callable[[Sequence[Dataset], Analysis, float, Sequence[Dataset]], Report]
 
 
+class _Stopping(Exception):
+    """The node is to stop, and this job would take longer than it has."""
+
+
 class SeriesTouch:
     """Tells the completion of series which images a detector of whole series wants."""
 
@@ -75,7 +79,10 @@ class _Series:
 
 
 class SeriesWorker:
-    """Works through the completed series of one node; arguments as of `Worker`."""
+    """Works through the completed series of one node; arguments as of `Worker`.
+
+    When `stopping` says that the node stops, the job is given back between two images, and this was no try.
+    """
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class SeriesWorker:
         actor: Actor,
         owner: str,
         log: Any,
+        stopping: Callable[[], bool],
     ) -> None:
         self._stores = stores
         self._completion = completion
@@ -101,6 +109,7 @@ class SeriesWorker:
         self._actor = actor
         self._owner = owner
         self._log = log
+        self._stopping = stopping
         self._tries = Tries(stores, results, settings.max_attempts, log)
 
     def step(self) -> int:
@@ -133,16 +142,22 @@ class SeriesWorker:
             with self._tries.settling(lease) as tx:
                 self._stores.queue.finish(tx, lease)
             return
-        with self._tries.watchdog(self._settings.series_seconds):
-            work = self._open(lease, row, kept)
-            for name, images in work.images.items():
-                work.analyses[name] = self._analyse(work, name, images)
+        try:
+            with self._tries.watchdog(self._settings.series_seconds):
+                work = self._open(lease, row, kept)
+                for name, images in work.images.items():
+                    work.analyses[name] = self._analyse(work, name, images)
+        except _Stopping:
+            with self._tries.settling(lease) as tx:
+                self._stores.queue.postpone(tx, lease, 0.0, "stopping", counted=False)
+            return
         self._close(work, len(kept), started)
 
     def _open(self, lease: Lease, row: SeriesRow, kept: Sequence[InstanceRow]) -> _Series:
         """Read the headers and see what the rules want; images of a detector are in order."""
         work = _Series(lease, row)
         for instance in kept:
+            self._check_time()
             header = self._header(instance)
             if header is None:
                 work.unreadable += 1
@@ -159,6 +174,10 @@ class SeriesWorker:
         for images in work.images.values():
             images.sort(key=SeriesImage.number)
         return work
+
+    def _check_time(self) -> None:
+        if self._stopping():
+            raise _Stopping
 
     def _header(self, instance: InstanceRow) -> Dataset | None:
         """Return an image's header; None when this image can never be read."""
@@ -204,6 +223,7 @@ class SeriesWorker:
         images[:] = [images[index] for index in order]
         builder = VolumeBuilder(spec, len(images), step_mm)
         for index, image in enumerate(images):
+            self._check_time()
             part10 = self._stores.vault.get(image.row.object_id)
             builder.put(index, self._analyser.decode_one(part10, spec.size))
         return loaded.detector.detect(builder.finish())

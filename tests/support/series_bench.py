@@ -70,7 +70,13 @@ class SeriesBench:
         }
         node, touch = Node(Settings()), SeriesTouch(self.analyser, self.completion)
         self.worker = Worker(self.rooms.stores, compose=node.compose, whole_series=touch, **parts)
-        self.series = SeriesWorker(self.rooms.stores, compose=node.compose_series, completion=self.completion, **parts)
+        self.series = SeriesWorker(
+            self.rooms.stores,
+            compose=node.compose_series,
+            completion=self.completion,
+            stopping=lambda: False,
+            **parts,
+        )
 
     def receive(self, *datasets: Dataset) -> list[str]:
         """Keep images and return their pseudonyms."""

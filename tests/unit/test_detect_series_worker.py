@@ -254,6 +254,21 @@ def test_rules_decide_image_by_image_which_the_detector_sees(tmp_path: Path, bri
         assert str(localizer.SOPInstanceUID) not in sources(report)
 
 
+def test_node_that_stops_gives_the_series_back_between_two_images_and_this_is_no_try(bench: SeriesBench) -> None:
+    bench.receive(*CTSeries().slices(1, 6))
+    bench.look()
+    bench.rooms.now += QUIET
+    asked = iter(range(100))
+    bench.series._stopping = lambda: next(asked) == 9  # after six headers and three decoded images
+    assert bench.series.step() == 1
+    assert [(job.state, job.attempts, job.error) for job in bench.jobs()] == [(JobState.READY, 0, "stopping")]
+    assert next(asked) == 10
+    bench.series._stopping = lambda: False
+    bench.work()
+    assert [(job.state, job.attempts) for job in bench.jobs()] == [(JobState.DONE, 1)]
+    assert len(bench.documents()) == 1
+
+
 def test_log_and_trail_say_what_happened_in_pseudonyms(bench: SeriesBench) -> None:
     series = CTSeries()
     bench.receive(*series.slices(1, 4))
