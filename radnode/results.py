@@ -58,11 +58,17 @@ class Results:
         self._stores = stores
 
     def prepare(
-        self, instance: InstanceRow, source: Mapping[str, str], analysis: Analysis, report: Report
+        self,
+        instance: InstanceRow,
+        source: Mapping[str, str],
+        analysis: Analysis,
+        report: Report,
+        images: Sequence[str] = (),
     ) -> Prepared | None:
         """Seal one result and make it durable; None when the same result is stored already.
 
-        `source` holds PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID as received.
+        `source` holds PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID as received. Where a whole
+        series was analysed, `images` are the SOP Instance UIDs that `Region.frame` counts, and `instance` the first.
         """
         identifier = self._stores.pseudonyms.result(instance.instance, report.SOPInstanceUID)
         with reading(self._stores.engine) as tx:
@@ -71,6 +77,8 @@ class Results:
         created = self._stores.clock()
         document = {"id": identifier, "created": created, **_analysis(analysis)}
         document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+        if images:
+            document["source"]["images"] = list(images)
         document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
         object_id = self._stores.vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
         try:
