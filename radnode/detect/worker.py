@@ -24,6 +24,7 @@ from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Task
 from radnode.detect.gate import is_image
 from radnode.errors import NotFoundError, RadnodeError, StaleLease
+from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, get_instance
 from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
@@ -93,6 +94,7 @@ class Worker:
                 self._give_back(item.lease, error)
             return len(leases)
         for batch in batches:
+            reach("images-decoded")
             with self._watchdog():
                 batch.run()
         for item in work:
@@ -111,6 +113,7 @@ class Worker:
 
     def _open(self, lease: Lease) -> _Work | None:
         """Unseal one instance and see what the rules want for it; None when it is given up."""
+        reach("analysis-leased")
         if lease.attempt > self._settings.max_attempts + 1:  # even saying "failed" ended this process
             self._bury(lease, Reason.TOO_MANY_ATTEMPTS)
             return None
@@ -130,6 +133,7 @@ class Worker:
 
     def _close(self, work: _Work, started: float) -> None:
         """Commit what came of one job: results, reports to deliver, audit, and the end of the lease."""
+        reach("image-detected")
         lease = work.lease
         analyses = [task.analysis for task in work.tasks]
         failed = next((analysis for analysis in analyses if analysis.outcome is Outcome.FAILED), None)
@@ -146,9 +150,11 @@ class Worker:
                     self._stores.queue.bury(tx, lease, given_up)
                 else:
                     self._stores.queue.finish(tx, lease)
+                reach("result-uncommitted")
         except RadnodeError:
             self._results.discard(prepared)
             raise
+        reach("result-committed")
         self._results.announce()
         duration = round((time.monotonic() - started) * 1000, 1)
         common = {"instance": lease.subject, "study": work.instance.study, "job": lease.job_id, "duration_ms": duration}
@@ -167,6 +173,7 @@ class Worker:
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
         received = work.instance.received
         composed = [(analysis, self._compose(work.header, analysis, received)) for analysis in analyses]
+        reach("report-composed")
         prepared: list[Prepared] = []
         try:
             for analysis, report in composed:
