@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,8 @@ def reach(place: str) -> None:
 def _be_hit(armed: Path) -> None:
     taken = armed.with_name(f"{armed.name}.{os.getpid()}")
     try:
+        name = armed.read_text().strip()
         armed.rename(taken)
     except FileNotFoundError:  # not armed, or another thread or process was quicker
         return
-    os.kill(os.getpid(), signal.Signals[f"SIG{taken.read_text().strip()}"])
+    signal.pthread_kill(threading.get_ident(), signal.Signals[f"SIG{name}"])  # so that this thread goes no step further
