@@ -74,7 +74,7 @@ def table(balance: Balance, ledger: Ledger) -> Iterator[str]:
     yield line("reported exactly once", len(balance.once), replaced)
     for title, found in (("reported twice", balance.twice), ("lost", balance.lost), ("nobody's", balance.unknown)):
         yield line(title, len(found), " ".join(sorted(found)[:3]))
-    yield line("associations broken off", ledger.broken_off, f"answers: {listed(ledger.answers)}")
+    yield line("associations failed", ledger.broken_off, f"answers: {listed(ledger.answers)}")
 
 
 def line(title: str, value: object, remark: str) -> str:

@@ -11,6 +11,7 @@ START = "start-repairing"  # the one place that only the supervisor comes by
 # How often each is the one that is killed at a moment of its own. All and the supervisor come often, because a role
 # that dies again and again is started again later and later, and a new supervisor knows nothing of that.
 TARGETS = {"listener": 3, "listeners": 1, "worker": 3, "deliver": 3, "sequencer": 2, "supervisor": 2, "all": 4}
+A_PROCESS = "a process"  # whichever comes by a place
 _ALL_OF_IT = 0.4  # how often a place is one where all processes die
 
 
@@ -28,12 +29,12 @@ class Blow:
 
 def draw(kills: int, chance: random.Random) -> list[Blow]:
     """Return that many kills, at every place once and the others at moments, in random order."""
-    blows = [Blow("all" if chance.random() < _ALL_OF_IT else "who is there", place, 0.0) for place in PLACES]
+    blows = [Blow("all" if chance.random() < _ALL_OF_IT else A_PROCESS, place, 0.0) for place in PLACES]
     names, weights = list(TARGETS), list(TARGETS.values())
     while len(blows) < kills:
         if chance.random() < 0.25:
-            blows.append(Blow(chance.choice(["who is there", "all"]), chance.choice(list(PLACES)), 0.0))
+            blows.append(Blow(chance.choice([A_PROCESS, "all"]), chance.choice(list(PLACES)), 0.0))
         else:
-            blows.append(Blow(chance.choices(names, weights)[0], None, chance.uniform(0.0, 0.25)))
+            blows.append(Blow(chance.choices(names, weights)[0], None, chance.uniform(0.0, 0.15)))
     chance.shuffle(blows)
     return blows

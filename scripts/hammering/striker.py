@@ -16,7 +16,7 @@ from hammering.ledger import Ledger
 from hammering.modality import Budget
 from hammering.plan import START, Blow
 
-IMAGES = 16  # that a kill may meet
+IMAGES = 24  # that a kill may meet
 WORK_SECONDS = 10.0  # how long to wait for work in flight at the most: a worker takes five seconds to start
 PLACE_SECONDS = 25.0  # how long to wait until somebody comes by a place
 GRANT_SECONDS = 2.0  # how often more images are sent meanwhile
