@@ -36,7 +36,7 @@ def test_sigterm_cuts_off_roles_that_hang_at_one_deadline_and_nothing_is_lost(tm
         assert node.stop() == 0
         took = time.monotonic() - began
         assert not any(map(alive, below))
-        assert [line["rule"] for line in node.events("drain_cut_short")] == ["worker", "deliver"]
+        assert {line["rule"] for line in node.events("drain_cut_short")} == {"worker", "deliver"}
         one = DRAIN_SECONDS + GRACE_SECONDS
         assert one * 0.9 < took < 2 * one  # two of them, one deadline
         assert node.jobs() == {("analyse", "done"): 1, ("analyse", "leased"): 1, ("deliver", "leased"): 1}
