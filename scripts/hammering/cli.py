@@ -71,7 +71,7 @@ class Run:
         port = free_port()
         with ExitStack() as stack:
             node = stack.enter_context(make_node(self._folder / "node", port, self._failpoints, commit=self._loses))
-            pacs = stack.enter_context(TroubledOrthanc(self._folder / "pacs", port, node.folder / "pki"))
+            pacs = stack.enter_context(TroubledOrthanc(self._folder / "pacs", port, node.folder / "pki", node.port))
             ledger = Ledger(self._folder / "ledger.jsonl")
             stack.callback(ledger.close)
             budget = Budget()
@@ -81,7 +81,7 @@ class Run:
                 Modality(node, identity, self._folder / identity[0], ledger, budget, self._chance.randrange(1 << 30))
                 for identity in MODALITIES
             ]
-            trouble = Trouble(pacs, self._chance.randrange(1 << 30), loses=self._loses)
+            trouble = Trouble(pacs, node, self._chance.randrange(1 << 30), loses=self._loses)
             for thread in (*modalities, trouble):
                 thread.start()
             self._strike(striker, draw(kills, self._chance), ledger, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
+import click
 from support import toys
 from support.certificates import resigned
 from support.crash import CrashNode
@@ -22,6 +23,7 @@ ae_title = "{title}"
 certificate_sha256 = "{fingerprint}"
 """
 _DETECTOR = "toy-quick"
+_UNCOMMITTED = "\ncommitment = false"
 SETTINGS = {
     "RADNODE_NETWORK__LISTENERS": "2",
     "RADNODE_NODE__DRAIN_SECONDS": "5",
@@ -34,7 +36,8 @@ SETTINGS = {
 
 def make_node(folder: Path, pacs_port: int, failpoints: Failpoints, *, commit: bool) -> CrashNode:
     """Make a node that knows the modalities and looks at the failpoints."""
-    node = CrashNode(folder, pacs_port=pacs_port, overrides=SETTINGS | failpoints.environment)
+    patience = {"RADNODE_DELIVER__COMMITMENT_SECONDS": "5"} if commit else {}
+    node = CrashNode(folder, pacs_port=pacs_port, overrides=SETTINGS | patience | failpoints.environment)
     toys.install(folder / "models", _DETECTOR, toys.Raises())
     text = node.config.read_text().replace('detect = ["cxr-opacity"]', f'detect = ["{_DETECTOR}"]')
     for title, name in MODALITIES[1:]:
@@ -42,6 +45,9 @@ def make_node(folder: Path, pacs_port: int, failpoints: Failpoints, *, commit: b
         resigned(folder / "pki", certificate, -_DAY, _YEAR)
         text += _PEER.format(title=title, fingerprint=fingerprint(certificate))
     if commit:
-        raise NotImplementedError
+        if _UNCOMMITTED not in text:
+            raise click.UsageError("--lose needs storage commitment, which this version has not.")
+        text = text.replace(_UNCOMMITTED, "\ncommitment = true ")
+        text += _PEER.format(title="PACS", fingerprint=fingerprint(folder / "pki" / "pacs.crt")) + 'may = ["echo"]\n'
     node.config.write_text(text)
     return node

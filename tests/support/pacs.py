@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import json
 import signal
 import ssl
 import time
@@ -10,11 +10,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 
-from support.node import Orthanc
+from support.node import Orthanc, free_port
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
 _SLICE_SECONDS = 0.1
@@ -23,10 +24,13 @@ _SLICE_SECONDS = 0.1
 class TroubledOrthanc(Orthanc):
     """Orthanc, and what becomes of it. Each trouble ends with its block, or with `over`."""
 
-    def __init__(self, folder: Path, port: int, pki: Path) -> None:
+    def __init__(self, folder: Path, port: int, pki: Path, node_port: int) -> None:
+        """`node_port` is where it answers storage commitments that RADNODE asked for."""
         super().__init__(folder, port, pki)
         self._port = port
         self._pki = pki
+        node = {"AET": "RADNODE", "Host": "127.0.0.1", "Port": node_port, "UseDicomTls": True}
+        self._configure(DicomModalities={"radnode": node}, SaveJobs=False)  # no answer is given after a restart
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -74,14 +78,24 @@ class TroubledOrthanc(Orthanc):
                 time.sleep(3 * _SLICE_SECONDS)
             time.sleep(_SLICE_SECONDS)
 
-    def lose(self, chance: random.Random) -> bool:
-        """Forget one instance that it had taken; False where it holds none."""
-        held = self.get("/instances")
-        if held:
-            path = f"http://127.0.0.1:{self._http}/instances/{chance.choice(held)}"
-            with urllib.request.urlopen(urllib.request.Request(path, method="DELETE"), timeout=30) as answer:
-                answer.read()
-        return bool(held)
+    def lose(self, SOPInstanceUID: str) -> None:
+        """Forget an instance that it had taken, while it is down: nobody reaches it between its loss and its return."""
+        self._configure(DicomPort=free_port())
+        self.start()
+        [instance] = self._rest("POST", "/tools/lookup", SOPInstanceUID)
+        self._rest("DELETE", instance["Path"])
+        self.stop()
+        self._configure(DicomPort=self._port)
+
+    def _configure(self, **changes: object) -> None:
+        """Change its settings for the next start."""
+        self._config.write_text(json.dumps(json.loads(self._config.read_text()) | changes))
+
+    def _rest(self, method: str, path: str, body: str = "") -> Any:
+        """Ask its REST interface for something that changes it."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http}{path}", body.encode(), method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 (on this machine)
+            return json.loads(answer.read())
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
