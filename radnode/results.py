@@ -6,7 +6,6 @@ delivery jobs and the audit entries are one commit; so is the end of the job tha
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from sqlalchemy import Connection
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.errors import RadnodeError
+from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
@@ -81,11 +81,13 @@ class Results:
             document["source"]["images"] = list(images)
         document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
         object_id = self._stores.vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
+        reach("findings-sealed")
         try:
             report_id = self._stores.vault.put(instance.study, Kind.REPORT, report.part10)
         except RadnodeError:
             self._stores.vault.discard(object_id)
             raise
+        reach("result-sealed")
         row = ResultRow(
             result=identifier,
             instance=instance.instance,
@@ -125,12 +127,16 @@ class Results:
 
     def discard(self, prepared: Sequence[Prepared]) -> None:
         """Remove the objects of results whose commit did not happen; what the index names stays."""
-        for result in prepared:
-            with contextlib.suppress(RadnodeError), reading(self._stores.engine) as tx:
-                found = find_result(tx, result.row.result)
-                if found is None or found.object_id != result.row.object_id:
-                    self._stores.vault.discard(result.row.object_id)
-                    self._stores.vault.discard(result.row.report_id)
+        for row in (result.row for result in prepared):
+            try:
+                with reading(self._stores.engine) as tx:
+                    found = find_result(tx, row.result)
+                discard = self._stores.vault.discard
+            except RadnodeError:
+                found, discard = None, self._stores.vault.leave
+            if found is None or found.object_id != row.object_id:
+                discard(row.object_id)
+                discard(row.report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from radnode.detect.loading import STUCK
 from radnode.errors import NotFoundError, RadnodeError, StaleLease
+from radnode.failpoints import reach
 from radnode.jobs.database import transaction
 from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
 from radnode.observe import describe
@@ -94,9 +95,11 @@ class Tries:
                     self._stores.queue.bury(tx, lease, given_up)
                 else:
                     self._stores.queue.finish(tx, lease)
+                reach("result-uncommitted")
         except RadnodeError:
             self._results.discard(prepared)
             raise
+        reach("result-committed")
         self._results.announce()
         for result in prepared:
             tell(result)

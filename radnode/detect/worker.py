@@ -23,6 +23,7 @@ from radnode.detect.analyser import Analyser, Task
 from radnode.detect.gate import is_image
 from radnode.detect.tries import Tries, milliseconds_since, told
 from radnode.errors import RadnodeError
+from radnode.failpoints import reach
 from radnode.jobs.database import reading
 from radnode.jobs.index import InstanceRow, get_instance
 from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
@@ -99,6 +100,7 @@ class Worker:
                 self._tries.give_back(item.lease, error)
             return len(leases)
         for batch in batches:
+            reach("images-decoded")
             with self._tries.watchdog(self._settings.timeout_seconds):
                 batch.run()
         for item in work:
@@ -113,6 +115,7 @@ class Worker:
 
     def _open(self, lease: Lease) -> _Work | None:
         """Unseal one instance and see what the rules want for it; None when it is given up."""
+        reach("analysis-leased")
         if self._tries.hopeless(lease):
             return None
         with reading(self._stores.engine) as tx:
@@ -133,6 +136,7 @@ class Worker:
 
     def _close(self, work: _Work, started: float) -> None:
         """Commit what came of one job: results, reports to deliver, audit, and the end of the lease."""
+        reach("image-detected")
         analyses = [task.analysis for task in work.tasks]
 
         def commit(tx: Connection, prepared: list[Prepared]) -> None:
@@ -154,6 +158,7 @@ class Worker:
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
         received = work.instance.received
         composed = [(analysis, self._compose(work.header, analysis, received)) for analysis in analyses]
+        reach("report-composed")
         prepared: list[Prepared] = []
         try:
             for analysis, report in composed:
