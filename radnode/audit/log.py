@@ -16,7 +16,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from radnode.audit.events import Actor, AuditRecord
@@ -33,6 +33,7 @@ audit_entries = Table(
 )
 
 _INSERT = Prepared(insert(audit_entries), ["entry"])
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 _BOUND_TO = b"radnode audit identity v1\n"
 _NONCE = 12  # bytes, NIST SP 800-38D section 8.2.2
 
@@ -92,6 +93,11 @@ def _unwritten() -> AuditError:
     return AuditError("The audit entry could not be written; look at the disk and the database.")
 
 
+def count_entries(connection: Connection) -> int:
+    """Return how many entries were committed; their numbers have no gaps."""
+    return connection.scalar(select(func.max(audit_entries.c.seq))) or 0
+
+
 def line_of(seq: int, entry: str, prev: str) -> bytes:
     """Return the line of the trail, without its newline: the row's JSON between its number and `prev`.
 
@@ -147,4 +153,4 @@ def _entry(record: AuditRecord) -> dict[str, Any]:
 
 def _json(value: dict[str, Any]) -> str:
     """Return one line of ASCII JSON without spaces; control characters and foreign scripts are escaped."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)

@@ -27,6 +27,7 @@ from radnode.errors import (
     SealBroken,
     StaleLease,
 )
+from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import ResultRow, get_result
 from radnode.model import JobKind, Lease
@@ -115,12 +116,14 @@ class Courier:
         return IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
 
     def _deliver(self, peer: StoragePeer, lease: Lease) -> None:
+        reach("delivery-leased")
         started = time.monotonic()
         with reading(self._stores.engine) as tx:
             result = get_result(tx, lease.subject)
         try:
             report = self._stores.vault.get(result.report_id)
             peer.store(report)
+            reach("report-sent")
         except DestinationHolds:  # sent before, the answer lost: a report's UID derives from what it says
             self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
         except (DestinationRefused, NotFoundError, SealBroken, MalformedDataSet) as error:
@@ -164,9 +167,10 @@ class Courier:
                 else:
                     self._stores.queue.bury(tx, lease, str(error))
                 self._stores.audit.record(tx, record)
+                reach("delivery-uncommitted")
         except StaleLease:
             self._log.warning("lease_lost", result=lease.subject, job=lease.job_id)
-        self._stores.wake("sequencer")
+        reach("delivery-committed")
 
     def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
         """Put off what this attempt did not deliver, in this order: 2^n times the first pause, with jitter."""

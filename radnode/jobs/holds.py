@@ -34,7 +34,11 @@ _TEXT = {
     Hold.DISK_LOW: "Images are refused, because the disk is nearly full (storage.low_disk_percent)",
 }
 
-STAGES = {JobKind.ANALYSE: Hold.ANALYSE, JobKind.DELIVER: Hold.DELIVER}  # which hold keeps a job from being leased
+STAGES = {  # which hold keeps a job from being leased
+    JobKind.ANALYSE: Hold.ANALYSE,
+    JobKind.SERIES: Hold.ANALYSE,
+    JobKind.DELIVER: Hold.DELIVER,
+}
 
 
 def hold(tx: Connection, what: Hold, now: float) -> bool:

@@ -17,6 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from support import films
 from support.rooms import PEER, Rooms, encoded, modes, request_for, small
 
+from radnode import intake
 from radnode.arrivals import Arrival, Arrivals
 from radnode.errors import (
     AuditError,
@@ -87,7 +88,7 @@ def test_instance_job_and_audit_entry_are_one_commit_and_the_worker_is_woken(roo
     (entry,) = rooms.entries()
     assert (entry["event"], entry["action"], entry["detail"]["status"]) == ("110104 image_received", "C", "0000")
     assert (entry["patient"], entry["instance"]) == (receipt.patient, receipt.instance)
-    assert rooms.rung == ["worker", "sequencer"]
+    assert rooms.rung == ["worker"]
     assert not receipt.known
 
 
@@ -193,6 +194,22 @@ def test_commit_whose_outcome_is_unknown_keeps_what_the_index_names(
     assert stored(rooms, receipt.instance)
 
 
+def test_object_of_a_commit_about_which_nobody_can_be_asked_is_left_to_the_sweep(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise StoreUnavailable("The database cannot be read now.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Arrivals, "commit", unreadable)
+        patch.setattr(intake, "find_instance", unreadable)
+        with pytest.raises(StoreUnavailable):
+            receive(rooms)
+    [left] = rooms.kept_objects()
+    assert rooms.vault._objects._left == {left[:12]}
+    assert not receive(rooms).known
+
+
 def test_full_disk_is_out_of_resources_and_leaves_nothing(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -260,4 +277,4 @@ def test_instance_of_the_python_interface_makes_no_job(rooms: Rooms) -> None:
     dataset = small()
     rooms.intake.receive(request_for(dataset), encoded(dataset), enqueue=False)
     assert (rooms.count("instances"), rooms.count("jobs")) == (1, 0)
-    assert rooms.rung == ["sequencer"]
+    assert rooms.rung == []
