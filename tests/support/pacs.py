@@ -79,7 +79,7 @@ class TroubledOrthanc(Orthanc):
             time.sleep(_SLICE_SECONDS)
 
     def lose(self, SOPInstanceUID: str) -> bool:
-        """Forget an instance, while it is down: nobody reaches it between its loss and its return; False: had it not."""
+        """Forget an instance while it is down: nobody reaches it before its return. False: it had it not."""
         self._configure(DicomPort=free_port())
         self.start()
         found = self._rest("POST", "/tools/lookup", SOPInstanceUID)
