@@ -142,7 +142,6 @@ class Intake:
         with transaction(self._stores.engine) as tx:
             self._stores.audit.record(tx, record)
         reach("duplicate-compared")
-        self._stores.wake("sequencer")
         if not same:
             raise DuplicateInstance("This SOP Instance UID is kept already, with other bytes.")
         return replace(receipt, known=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from radnode.audit.sequencer import Sequencer
 from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
 from radnode.jobs import schema
+from radnode.jobs.completion import Completion
 from radnode.jobs.database import create_tables, open_database, reading, transaction
 from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
@@ -33,6 +35,7 @@ from radnode.jobs.wake import Bell
 from radnode.listening import Place
 from radnode.model import Analysis
 from radnode.observe import logger
+from radnode.pressure import Pressure
 from radnode.results import Report, Results
 from radnode.rules import Rules
 from radnode.settings import DestinationSettings, Settings
@@ -45,6 +48,7 @@ from radnode.stores import Stores
 
 if TYPE_CHECKING:
     from radnode.detect.analyser import Analyser
+    from radnode.detect.loading import Loading
     from radnode.network.storage_scu import DestinationAssociation
 
 ORIGIN = "radnode/audit"
@@ -129,6 +133,17 @@ class Node:
         return Intake(self.stores, self.settings.node.max_object_bytes)
 
     @cached_property
+    def pressure(self) -> Pressure:
+        """Whether there is room for images."""
+        settings = self.settings
+        return Pressure(self.stores, settings.data_dir, settings.queue, settings.storage, self.actor(), logger())
+
+    @cached_property
+    def completion(self) -> Completion:
+        """Knows which series are complete."""
+        return Completion(self.engine, self.queue, self.settings.completion)
+
+    @cached_property
     def results(self) -> Results:
         """Keeps what was found."""
         return Results(self.stores)
@@ -151,19 +166,25 @@ class Node:
         record = AuditRecord(event, actor, patient=patient, study=study, instance=instance, detail=detail)
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
-        self.bell.ring("sequencer")
 
     def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
         """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
+        return self.compose_series([header], analysis, received, ())
+
+    def compose_series(
+        self, headers: Sequence[Dataset], analysis: Analysis, received: float, predecessors: Sequence[Dataset]
+    ) -> Report:
+        """Build and encode the report of one analysis of several images; `predecessors` are reports before it."""
         from radnode.report.sr import build_report, encode_report  # noqa: PLC0415 (highdicom takes a second to import)
 
         report = build_report(
-            [header],
+            headers,
             analysis,
             accepted_at=datetime.fromtimestamp(received, UTC).astimezone(),
             content_qualification=self.settings.report.content_qualification,
             software_version=radnode.__version__,
             station_name=self.settings.node.ae_title,
+            predecessors=predecessors,
         )
         return Report(str(report.SOPInstanceUID), encode_report(report))
 
@@ -171,8 +192,8 @@ class Node:
         """Import what builds reports, so that the first one need not wait for it."""
         import radnode.report.sr  # noqa: F401, PLC0415
 
-    def analyser(self) -> Analyser:
-        """Make the detectors; they load at their first use."""
+    def analyser(self, loading: Loading | None = None) -> Analyser:
+        """Make the detectors; they load at their first use, watched by `loading`."""
         from radnode.detect.analyser import Analyser  # noqa: PLC0415 (only the worker may need torch)
         from radnode.detect.decoding import DecoderChild  # noqa: PLC0415
 
@@ -183,6 +204,7 @@ class Node:
             device=detect.device,
             threads=detect.threads,
             refused=self._model_refused,
+            loading=loading,
         )
 
     def analysable(self) -> frozenset[str] | None:
@@ -207,7 +229,6 @@ class Node:
         reason = {"reason": sentence[: events.MAX_DETAIL_LENGTH]}
         with transaction(self.engine) as tx:
             self.audit.record(tx, AuditRecord(events.MODEL_REFUSED, self.actor(), model=model, detail=reason))
-        self.bell.ring("sequencer")
 
     def connect(self, destination: DestinationSettings) -> DestinationAssociation:
         """Open an association that carries reports to a destination."""

@@ -43,7 +43,7 @@ def at_start(node: Node, roles: Iterable[str]) -> Repaired:
     """
     leases = sockets = 0
     for role in roles:
-        leases += node.queue.release(role)
+        leases += node.queue.recover(role)
         sockets += _unlink(node, f"{role}-*.sock")
     reach("start-repairing")
     stretches = node.sweep()

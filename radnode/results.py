@@ -58,11 +58,17 @@ class Results:
         self._stores = stores
 
     def prepare(
-        self, instance: InstanceRow, source: Mapping[str, str], analysis: Analysis, report: Report
+        self,
+        instance: InstanceRow,
+        source: Mapping[str, str],
+        analysis: Analysis,
+        report: Report,
+        images: Sequence[str] = (),
     ) -> Prepared | None:
         """Seal one result and make it durable; None when the same result is stored already.
 
-        `source` holds PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID as received.
+        `source` holds PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID as received. Where a whole
+        series was analysed, `images` are the SOP Instance UIDs that `Region.frame` counts, and `instance` the first.
         """
         identifier = self._stores.pseudonyms.result(instance.instance, report.SOPInstanceUID)
         with reading(self._stores.engine) as tx:
@@ -71,6 +77,8 @@ class Results:
         created = self._stores.clock()
         document = {"id": identifier, "created": created, **_analysis(analysis)}
         document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+        if images:
+            document["source"]["images"] = list(images)
         document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
         object_id = self._stores.vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
         reach("findings-sealed")
@@ -133,7 +141,6 @@ class Results:
     def announce(self) -> None:
         """Wake whoever has work after a commit."""
         self._stores.wake("deliver")
-        self._stores.wake("sequencer")
 
     def listing(self, actor: Actor, patient: str | None = None, limit: int = 1000) -> list[Document]:
         """Return results, newest first, of one patient (a pseudonym) or of all; audited once a patient.
@@ -148,7 +155,6 @@ class Results:
             for found, count in counts.items():
                 detail: dict[str, str | int] = {"command": "list", "count": count}
                 self._stores.audit.record(tx, AuditRecord(events.RESULT_READ, actor, patient=found, detail=detail))
-        self._stores.wake("sequencer")
         return documents
 
     def show(self, result: str, actor: Actor) -> Document:
@@ -196,7 +202,6 @@ class Results:
         )
         with transaction(self._stores.engine) as tx:
             self._stores.audit.record(tx, record)
-        self._stores.wake("sequencer")
 
 
 def _analysis(analysis: Analysis) -> Document:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from radnode.audit import events
 from radnode.audit.events import Actor
@@ -16,17 +16,34 @@ from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
 from radnode.model import JobKind, PeerIdentity, Reception, Refusal, StoreRequest
 from radnode.observe import Log, describe, logger
+from radnode.pressure import LOOK_SECONDS
 
 if TYPE_CHECKING:
+    from radnode.detect.analyser import Analyser
     from radnode.intake import Receipt
     from radnode.network.hooks import AssociationEvent
     from radnode.node import Node
     from radnode.reception import InstanceReception
+    from radnode.results import Results
+    from radnode.rules import Rules
+    from radnode.settings import DetectSettings
 
 Role = Callable[["Node", threading.Event], None]
 PATIENCE_SECONDS = 2.0  # how long a role sleeps when nobody rings
 STANDBY_SECONDS = 0.5  # how often a second sequencer asks for the lock
 PAUSE_SECONDS = 1.0  # after trouble of this node's own (database, disk)
+
+
+class _Parts(TypedDict):
+    """What both parts of the worker are made of."""
+
+    results: Results
+    rules: Rules
+    analyser: Analyser
+    settings: DetectSettings
+    actor: Actor
+    owner: str
+    log: Log
 
 
 class _Logged:
@@ -64,6 +81,7 @@ def intake(node: Node, stop: threading.Event) -> None:
     log = logger()
 
     def receive(request: StoreRequest) -> Reception:
+        node.pressure.check()
         return _Logged(node.intake.begin(request), request, log)
 
     def declined(peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
@@ -123,37 +141,47 @@ def intake(node: Node, stop: threading.Event) -> None:
     hooks = receive, refused, observe, failed, declined, analysable, renewed
     slots = Slots(run / "associations.lock")
     listener = Listener(node.settings, *hooks, endpoints=place.endpoints, number=place.number, slots=slots)
+    node.pressure.look()
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title, count=place.processes)
-    stop.wait()
+    while not stop.wait(LOOK_SECONDS):
+        node.pressure.look()
     log.info("draining", count=listener.running)
     listener.drain(node.settings.node.drain_seconds)
 
 
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
-    from radnode.detect.worker import Worker  # noqa: PLC0415 (the one role that imports torch)
+    from radnode.detect.loading import Loading  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
+    from radnode.detect.worker import Worker  # noqa: PLC0415
 
     if find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
-    analyser = node.analyser()
+    run = node.settings.data_dir / "run"
+    analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
     node.warm_reports()
-    for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
+    for name in node.rules.detectors:
         loaded = analyser.load(name)
         if loaded is not None:
             logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
     this = owner("worker")
-    work = Worker(
+    stores, parts = (
         node.stores,
-        results=node.results,
-        rules=node.rules,
-        analyser=analyser,
-        compose=node.compose,
-        settings=node.settings.detect,
-        actor=node.actor(),
-        owner=this,
-        log=logger(),
+        _Parts(
+            results=node.results,
+            rules=node.rules,
+            analyser=analyser,
+            settings=node.settings.detect,
+            actor=node.actor(),
+            owner=this,
+            log=logger(),
+        ),
+    )
+    work = Worker(stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
+    series = SeriesWorker(
+        stores, compose=node.compose_series, completion=node.completion, stopping=stop.is_set, **parts
     )
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")
@@ -163,9 +191,9 @@ def worker(node: Node, stop: threading.Event) -> None:
                 if interrupted:
                     node.queue.release(this, counted=False)
                     interrupted = False
-                if work.step():
+                if work.step() + series.step():
                     continue
-                due = node.queue.next_due(JobKind.ANALYSE)
+                due = min(filter(None, (node.queue.next_due(JobKind.ANALYSE), series.next_due())), default=None)
             except RadnodeError as error:  # trouble of this node's own is waited for, never fatal
                 logger().error("step_failed", **describe(error))
                 interrupted = True
@@ -213,12 +241,11 @@ def sequencer(node: Node, stop: threading.Event) -> None:
     while not trail.acquire(blocking=False):
         if stop.wait(STANDBY_SECONDS):
             return
-    with Sleeper(node.settings.data_dir / "run", "sequencer") as sleeper:
-        node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
-        logger().info("ready", count=trail.size)
-        trail.run(stop, sleeper.sleep)
-        node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
-        trail.close()
+    node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
+    logger().info("ready", count=trail.size)
+    trail.run(stop)
+    node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
+    trail.close()
 
 
 ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deliver, "sequencer": sequencer}

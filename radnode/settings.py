@@ -125,6 +125,19 @@ class RuleSettings(_Section):
     deliver: tuple[str, ...] = ()
 
 
+class QueueSettings(_Section):
+    """How many analyses may wait before images are refused (A700; 0: any number), and when they are accepted again."""
+
+    max_waiting: int = Field(default=50_000, ge=0)
+    resume_percent: float = Field(default=90.0, gt=0, le=100)
+
+
+class StorageSettings(_Section):
+    """How much of the disk stays free: below that, images are refused (A700); 0 refuses none."""
+
+    low_disk_percent: float = Field(default=5.0, ge=0, lt=100)
+
+
 class KeysSettings(_Section):
     """Where the key-encryption key and the audit keys are kept."""
 
@@ -145,9 +158,25 @@ class DetectSettings(_Section):
     device: str = "auto"
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=8, ge=1)
+    load_seconds: Seconds = 120.0
     timeout_seconds: Seconds = 60.0
     decode_seconds: Seconds = 30.0
+    series_seconds: Seconds = 600.0
     max_attempts: int = Field(default=3, ge=1)
+
+
+class CompletionSettings(_Section):
+    """When a series is complete, for detectors that look at whole series; see `radnode.readiness`."""
+
+    quiet_seconds: Seconds = 20.0
+    expected_instances: int = Field(default=0, ge=0)
+    force_seconds: Seconds = 600.0
+
+    @model_validator(mode="after")
+    def _force_is_last(self) -> CompletionSettings:
+        if self.force_seconds < self.quiet_seconds:
+            raise ValueError("force_seconds is at least quiet_seconds: it is for series that are never quiet")
+        return self
 
 
 class ReportSettings(_Section):
@@ -182,9 +211,12 @@ class Settings(BaseSettings):
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
     rules: tuple[RuleSettings, ...] = ()
+    queue: QueueSettings = QueueSettings()
+    storage: StorageSettings = StorageSettings()
     keys: KeysSettings = KeysSettings()
     audit: AuditSettings = AuditSettings()
     detect: DetectSettings = DetectSettings()
+    completion: CompletionSettings = CompletionSettings()
     report: ReportSettings = ReportSettings()
     deliver: DeliverSettings = DeliverSettings()
 

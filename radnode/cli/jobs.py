@@ -1,7 +1,8 @@
-"""jobs list, show, retry, discard."""
+"""jobs list, show, retry, discard, pause, resume."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,10 +13,20 @@ from radnode.audit import events
 from radnode.audit.events import AuditRecord
 from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
 from radnode.jobs.database import transaction
+from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
 from radnode.jobs.index import find_instance, find_result
 from radnode.jobs.queue import JobRow
+from radnode.jobs.series import find_series
 from radnode.model import JobKind, JobState
 from radnode.node import Node
+
+_STAGES = tuple(dict.fromkeys(STAGES.values()))
+_stages_argument = click.argument(
+    "stages",
+    nargs=-1,
+    metavar="[analyse|deliver]",
+    type=click.Choice([stage.value for stage in _STAGES]),
+)
 
 
 @click.group()
@@ -28,17 +39,31 @@ def jobs() -> None:
 @json_option
 @click.option("--all", "everything", is_flag=True, help="Also what is done.")
 def list_(config: Path | None, as_json: bool, everything: bool) -> None:
-    """List what waits, what is being worked on, and the dead letters."""
+    """List what waits, what is being worked on, and the dead letters; then the series that are not complete yet."""
     states = [state for state in JobState if everything or state is not JobState.DONE]
-    rows = open_node(config).queue.listing(states)
+    node = open_node(config)
+    for what, since in held(node.engine).items():
+        click.echo(f"{what.text} since {local_time(since)}.", err=True)
+    rows, waiting = node.queue.listing(states), node.completion.waiting()
     if as_json:
-        print_json([asdict(row) for row in rows])
+        common = {"job": None, "kind": JobKind.SERIES, "destination": "", "state": "waiting"}
+        series = [{**common, "subject": row.series, **asdict(row)} for row in waiting]
+        print_json([*(asdict(row) for row in rows), *series])
         return
-    table = [
-        (row.job, row.kind, row.state, row.destination or "-", row.attempts, local_time(row.due), row.error or "")
-        for row in rows
-    ]
-    print_table(("JOB", "KIND", "STATE", "DESTINATION", "TRIES", "DUE", "LAST ERROR"), table, "no jobs")
+    header = ("JOB", "KIND", "STATE", "DESTINATION", "PRIORITY", "TRIES", "DUE", "LAST ERROR")
+    print_table(header, [_columns(row) for row in rows], "no jobs")
+    if waiting:
+        click.echo()
+        lines = [
+            (row.series, row.waiting, row.kept, row.expected or "-", local_time(row.since), local_time(row.last))
+            for row in waiting
+        ]
+        print_table(("SERIES NOT COMPLETE", "WAITING", "KEPT", "EXPECTED", "SINCE", "LAST IMAGE"), lines, "")
+
+
+def _columns(row: JobRow) -> tuple[object, ...]:
+    where, due = row.destination or "-", local_time(row.due)
+    return row.job, row.kind, row.state, where, row.priority, row.attempts, due, row.error or ""
 
 
 @jobs.command()
@@ -65,7 +90,7 @@ def retry(job: int, config: Path | None) -> None:
     with transaction(node.engine) as tx:
         node.queue.retry(tx, job)
         _record(node, tx, row, "retried")
-    node.bell.ring("worker" if row.kind is JobKind.ANALYSE else "deliver")
+    node.bell.ring("deliver" if row.kind is JobKind.DELIVER else "worker")
     node.settle_trail()
     click.echo(f"Job {job} is due now.")
 
@@ -84,12 +109,50 @@ def discard(job: int, config: Path | None) -> None:
     click.echo(f"Job {job} is discarded.")
 
 
+@jobs.command()
+@_stages_argument
+@config_option
+def pause(stages: Sequence[str], config: Path | None) -> None:
+    """Start no more analyses or deliveries, or neither; what is being worked on is finished.
+
+    Images are accepted as before, and what waits is kept. It holds until `resume`, also over a restart.
+    """
+    _switch(open_node(config), stages, paused=True)
+
+
+@jobs.command()
+@_stages_argument
+@config_option
+def resume(stages: Sequence[str], config: Path | None) -> None:
+    """Go on with what was paused: analyses, deliveries, or both."""
+    _switch(open_node(config), stages, paused=False)
+
+
+def _switch(node: Node, stages: Sequence[str], *, paused: bool) -> None:
+    """Hold stages or let them go, all where none is named; what changes nothing is not audited."""
+    for stage in [Hold(name) for name in stages] or _STAGES:
+        change = "paused" if paused else "resumed"
+        with transaction(node.engine) as tx:
+            changed = hold(tx, stage, node.stores.clock()) if paused else let_go(tx, stage)
+            if changed:
+                detail = {"job_kind": stage.value, "change": change}
+                node.audit.record(tx, AuditRecord(events.JOB_CHANGED, user(), detail=detail))
+        if not paused:
+            node.bell.ring("worker" if stage is Hold.ANALYSE else "deliver")
+        click.echo(f"{stage.value} is {change}." if changed else f"{stage.value} was {change} already.")
+    node.settle_trail()
+
+
 def _record(node: Node, tx: Connection, row: JobRow, change: str) -> None:
     """Audit what was done to a job, with the patient whose image or result it is about."""
-    look = find_instance if row.kind is JobKind.ANALYSE else find_result
-    found = look(tx, row.subject)
     detail: dict[str, str | int] = {"job": row.job, "job_kind": row.kind.value, "change": change}
     record = AuditRecord(events.JOB_CHANGED, user(), detail=detail)
-    if found is not None:
-        record = replace(record, patient=found.patient, study=found.study, instance=found.instance)
+    if row.kind is JobKind.SERIES:
+        series = find_series(tx, row.subject)
+        record = record if series is None else replace(record, patient=series.patient, study=series.study)
+    else:
+        look = find_instance if row.kind is JobKind.ANALYSE else find_result
+        found = look(tx, row.subject)
+        if found is not None:
+            record = replace(record, patient=found.patient, study=found.study, instance=found.instance)
     node.audit.record(tx, record)

@@ -171,7 +171,6 @@ class Courier:
         except StaleLease:
             self._log.warning("lease_lost", result=lease.subject, job=lease.job_id)
         reach("delivery-committed")
-        self._stores.wake("sequencer")
 
     def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
         """Put off what this attempt did not deliver, in this order: 2^n times the first pause, with jitter."""

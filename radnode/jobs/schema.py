@@ -44,16 +44,58 @@ results = Table(
     Column("created", Float, nullable=False, index=True),
 )
 
+# Series for detectors that look at whole series (`radnode.jobs.completion`). A Series Instance UID that stands in two
+# studies, against the standard, is two series.
+series = Table(
+    "series",
+    metadata,
+    Column("series", String(32), primary_key=True),
+    Column("study", String(32), primary_key=True),
+    Column("patient", String(32), nullable=False),
+    Column("generation", Integer, nullable=False),  # of its last job; 0: it had none
+    Column("expected", Integer),  # how many images, as the data says
+    Column("kept", Integer, nullable=False),  # how many images, when it was last looked at
+    Column("first", Float, nullable=False),  # since when images wait for a job
+    Column("last", Float, nullable=False),  # when `kept` was last seen to grow
+    Column("due", Float),  # when to look again; none: every image is in a job
+)
+Index("series_due", series.c.due, sqlite_where=text("due IS NOT NULL"))
+
+series_images = Table(
+    "series_images",
+    metadata,
+    Column("instance", String(32), ForeignKey("instances.instance"), primary_key=True),
+    Column("series", String(32), nullable=False),
+    Column("study", String(32), nullable=False),
+    Column("generation", Integer, nullable=False),  # the first that holds it; later ones do too
+    Index("series_images_series", "series", "study", "generation"),
+)
+
+series_results = Table(
+    "series_results",
+    metadata,
+    Column("result", String(16), ForeignKey("results.result"), primary_key=True),
+    Column("series", String(32), nullable=False),
+    Column("study", String(32), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("detector", String(32), nullable=False),
+    Index("series_results_series", "series", "study"),
+)
+
 jobs = Table(
     "jobs",
     metadata,
     Column("job", Integer, primary_key=True, autoincrement=True),
     Column("kind", String(8), nullable=False),
-    Column("subject", String(32), nullable=False),  # analyse: instance; deliver: result
+    Column("subject", String(48), nullable=False),  # analyse: instance; series: series.generation; deliver: result
     Column("destination", String(32), nullable=False, server_default=""),
     Column("state", String(8), nullable=False),
     Column("priority", Integer, nullable=False, server_default="0"),
+    Column("turn", Integer, nullable=False, server_default="0"),  # see `radnode.jobs.turns`
+    Column("study", String(32)),  # whose turns it takes; none where nobody shares
+    Column("opens", String(16)),  # the peer, where it was the first of its study to wait
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("interrupted", Integer, nullable=False, server_default="0"),  # how often the whole node died with it leased
     Column("due", Float, nullable=False),
     Column("owner", String(64)),
     Column("token", String(32)),
@@ -65,15 +107,34 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
-# Partial indexes: finished jobs are in neither, so that a queue does not slow down with its history.
+# What is held back for now: work of a stage, by an operator; or images, by the node itself (`radnode.jobs.holds`).
+holds = Table(
+    "holds",
+    metadata,
+    Column("hold", String(16), primary_key=True),
+    Column("since", Float, nullable=False),
+)
+
+# Partial indexes: finished jobs are in none, so that a queue does not slow down with its history.
 Index(
     "jobs_ready",
     jobs.c.kind,
     jobs.c.destination,
     jobs.c.priority.desc(),
+    jobs.c.turn,
     jobs.c.due,
     jobs.c.job,
     sqlite_where=text("state = 'ready'"),
+)
+Index(
+    "jobs_study",
+    *(jobs.c.study, jobs.c.priority, jobs.c.turn),
+    sqlite_where=text("state = 'ready' AND study IS NOT NULL"),
+)
+Index(
+    "jobs_opens",
+    *(jobs.c.opens, jobs.c.priority, jobs.c.turn),
+    sqlite_where=text("state = 'ready' AND opens IS NOT NULL"),
 )
 Index("jobs_leased", jobs.c.expires, sqlite_where=text("state = 'leased'"))
 Index("jobs_dead", jobs.c.updated, sqlite_where=text("state = 'dead'"))
