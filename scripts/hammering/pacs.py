@@ -41,9 +41,8 @@ class Trouble(threading.Thread):
         """Let the PACS forget a report that it has taken and not committed: what it committed is its own to keep."""
         with self._pacs.killed():
             taken = [row for row in self._node.results() if any(item["state"] == "sent" for item in row["delivered"])]
-            if taken:
-                self._pacs.lose(self._chance.choice(taken)["report"]["SOPInstanceUID"])
-                self.counts["lost a report"] += 1
+            if taken and self._pacs.lose(self._chance.choice(taken)["report"]["SOPInstanceUID"]):
+                self.counts["lost a report"] += 1  # else the one that was chosen had been lost before
 
     def end(self) -> None:
         """Return when the trouble that it is in is over, and the last."""

@@ -78,14 +78,16 @@ class TroubledOrthanc(Orthanc):
                 time.sleep(3 * _SLICE_SECONDS)
             time.sleep(_SLICE_SECONDS)
 
-    def lose(self, SOPInstanceUID: str) -> None:
-        """Forget an instance that it had taken, while it is down: nobody reaches it between its loss and its return."""
+    def lose(self, SOPInstanceUID: str) -> bool:
+        """Forget an instance while it is down: nobody reaches it before its return. False: it had it not."""
         self._configure(DicomPort=free_port())
         self.start()
-        [instance] = self._rest("POST", "/tools/lookup", SOPInstanceUID)
-        self._rest("DELETE", instance["Path"])
+        found = self._rest("POST", "/tools/lookup", SOPInstanceUID)
+        for instance in found:
+            self._rest("DELETE", instance["Path"])
         self.stop()
         self._configure(DicomPort=self._port)
+        return bool(found)
 
     def _configure(self, **changes: object) -> None:
         """Change its settings for the next start."""
