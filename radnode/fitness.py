@@ -164,7 +164,11 @@ def _peers(node: Node) -> str:
                 )
     if problems:
         raise RadnodeError(f"{'; '.join(problems)}.")
-    return f"{len(settings.peers)} may connect"
+    asking = [peer.ae_title for peer in settings.peers if "commit" in peer.may and peer.commit is None]
+    text = f"{len(settings.peers)} may connect"
+    if asking:
+        text += f"; without `commit`, storage commitments are answered only where they are asked: {', '.join(asking)}"
+    return text
 
 
 def _own_fingerprint(node: Node) -> str | None:

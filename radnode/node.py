@@ -23,6 +23,7 @@ from radnode.audit.checkpoint import Signer
 from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
 from radnode.audit.sequencer import Sequencer
+from radnode.commitments import Commitments
 from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
 from radnode.jobs import schema
@@ -35,7 +36,7 @@ from radnode.model import Analysis
 from radnode.observe import logger
 from radnode.results import Report, Results
 from radnode.rules import Rules
-from radnode.settings import DestinationSettings, Settings
+from radnode.settings import DestinationSettings, PeerSettings, Settings
 from radnode.storage import keys
 from radnode.storage.keys import FileKeyProvider, StudyKeys, read_key
 from radnode.storage.pseudonyms import Pseudonyms
@@ -44,7 +45,9 @@ from radnode.storage.vault import Vault
 from radnode.stores import Stores
 
 if TYPE_CHECKING:
+    from radnode.deliver.commitment import Reporter
     from radnode.detect.analyser import Analyser
+    from radnode.network.commitment import ReportAssociation
     from radnode.network.storage_scu import DestinationAssociation
 
 ORIGIN = "radnode/audit"
@@ -127,6 +130,11 @@ class Node:
     def intake(self) -> Intake:
         """Keeps what arrives."""
         return Intake(self.stores, self.settings.node.max_object_bytes)
+
+    @cached_property
+    def commitments(self) -> Commitments:
+        """What peers ask this node to commit."""
+        return Commitments(self.stores)
 
     @cached_property
     def results(self) -> Results:
@@ -220,6 +228,32 @@ class Node:
             calling_ae_title=self.settings.node.ae_title,
             offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN)],
             timeout_seconds=self.settings.deliver.timeout_seconds,
+        )
+
+    def call(self, peer: PeerSettings) -> ReportAssociation:
+        """Open an association that tells a peer what became of its storage commitments."""
+        from radnode.network.commitment import ReportAssociation  # noqa: PLC0415
+        from radnode.network.tls import client_context  # noqa: PLC0415
+
+        return ReportAssociation(
+            peer,
+            context=client_context(self.settings) if peer.commit is not None and peer.commit.tls else None,
+            calling_ae_title=self.settings.node.ae_title,
+            timeout_seconds=self.settings.deliver.timeout_seconds,
+        )
+
+    def reporter(self, ae_title: str, owner: str) -> Reporter:
+        """Make what tells one peer about its storage commitments."""
+        from radnode.deliver.commitment import Reporter  # noqa: PLC0415
+
+        return Reporter(
+            ae_title,
+            self.stores,
+            self.commitments,
+            settings=self.settings.deliver,
+            actor=self.actor(),
+            owner=owner,
+            log=logger(),
         )
 
     def sweep(self) -> int:

@@ -44,12 +44,22 @@ results = Table(
     Column("created", Float, nullable=False, index=True),
 )
 
+commitments = Table(  # what peers asked this node to commit
+    "commitments",
+    metadata,
+    Column("commitment", String(32), primary_key=True),
+    Column("peer", String(16), nullable=False),
+    Column("content", String(32), nullable=False),
+    Column("object_id", LargeBinary(16), unique=True),  # the sealed request; none once it was answered
+    Column("received", Float, nullable=False),
+)
+
 jobs = Table(
     "jobs",
     metadata,
     Column("job", Integer, primary_key=True, autoincrement=True),
     Column("kind", String(8), nullable=False),
-    Column("subject", String(32), nullable=False),  # analyse: instance; deliver: result
+    Column("subject", String(32), nullable=False),  # analyse: instance; deliver: result; commit: commitment
     Column("destination", String(32), nullable=False, server_default=""),
     Column("state", String(8), nullable=False),
     Column("priority", Integer, nullable=False, server_default="0"),

@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
@@ -103,8 +104,10 @@ class Wire:
         return bytes(buffer)
 
 
-def associate_rq(calling_ae_title: str, called_ae_title: str, contexts: list[PresentationContext]) -> bytes:
-    """Return an encoded A-ASSOCIATE-RQ."""
+def associate_rq(
+    calling_ae_title: str, called_ae_title: str, contexts: list[PresentationContext], scp_of: str | None = None
+) -> bytes:
+    """Return an encoded A-ASSOCIATE-RQ; `scp_of` is the SOP class of which the requestor is to be the SCP, if any."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = APPLICATION_CONTEXT_NAME
     primitive.calling_ae_title = calling_ae_title
@@ -119,6 +122,10 @@ def associate_rq(calling_ae_title: str, called_ae_title: str, contexts: list[Pre
     implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     primitive.user_information = [maximum, implementation, version]
+    if scp_of is not None:
+        role = SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid, role.scu_role, role.scp_role = scp_of, False, True  # PS3.7 Table D.3-9
+        primitive.user_information.append(role)
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
 
 

@@ -1,0 +1,123 @@
+"""Storage Commitment with Orthanc over mutual TLS: it asks and is answered, whatever is restarted in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import films
+from support.node import NodeProcess, Orthanc, free_port, wait_for
+
+from radnode import pki
+
+NO_SUCH_INSTANCE, CLASS_INSTANCE_CONFLICT = 0x0112, 0x0119
+PATIENCE = {"RADNODE_DELIVER__RETRY_SECONDS": "0.5", "RADNODE_DELIVER__RETRY_MAX_SECONDS": "1"}
+
+
+def add_peer(node: NodeProcess, pacs_port: int) -> None:
+    """Let the PACS of the test PKI store and ask for commitments, and know where it takes the answers."""
+    fingerprint = pki.fingerprint(node.folder / "pki" / "pacs.crt")
+    peer = f"""
+[[peers]]
+ae_title = "PACS"
+certificate_sha256 = "{fingerprint}"
+may = ["store", "echo", "commit"]
+commit = {{ host = "127.0.0.1", port = {pacs_port} }}
+"""
+    node.config.write_text(node.config.read_text() + peer)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def node(tmp_path: Path, port: int) -> Iterator[NodeProcess]:
+    with NodeProcess(tmp_path / "node", overrides=PATIENCE) as node:
+        add_peer(node, port)
+        yield node
+
+
+@pytest.fixture
+def pacs(tmp_path: Path, node: NodeProcess, port: int) -> Iterator[Orthanc]:
+    known = {"radnode": {"AET": "RADNODE", "Host": "127.0.0.1", "Port": node.port, "UseDicomTls": True}}
+    pacs = Orthanc(tmp_path / "pacs", port, node.folder / "pki", DicomModalities=known)
+    yield pacs
+    pacs.stop()
+
+
+def film(path: Path) -> tuple[str, str]:
+    """Write a film of a new patient; return its SOP class and instance."""
+    dataset = films.fresh(films.NORMAL)
+    path.write_bytes(films.file_bytes(dataset))
+    return str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)
+
+
+def ask(pacs: Orthanc, *instances: tuple[str, str]) -> str:
+    """Let Orthanc ask the node; return the path of its own account of it."""
+    named = [{"SOPClassUID": class_uid, "SOPInstanceUID": instance_uid} for class_uid, instance_uid in instances]
+    return str(pacs.post("/modalities/radnode/storage-commitment", {"DicomInstances": named})["Path"])
+
+
+def answered(pacs: Orthanc, path: str) -> dict:
+    found: dict = pacs.get(path)
+    return found if found["Status"] != "Pending" else {}
+
+
+def test_orthanc_asks_and_is_told_what_is_kept(node: NodeProcess, pacs: Orthanc, tmp_path: Path) -> None:
+    node.start()
+    pacs.start()
+    kept = film(tmp_path / "film.dcm")
+    assert node.storescu([tmp_path / "film.dcm"]).returncode == 0
+    path = ask(pacs, kept)
+    report = wait_for(lambda: answered(pacs, path), 20, "Orthanc was told")
+    assert (report["Status"], report["RemoteAET"]) == ("Success", "RADNODE")
+    assert [item["SOPInstanceUID"] for item in report["Success"]] == [kept[1]]
+    path = ask(pacs, kept, (kept[0], "1.2.3.4.5"), ("1.2.840.10008.5.1.4.1.1.2", kept[1]))
+    report = wait_for(lambda: answered(pacs, path), 20, "Orthanc was told")
+    assert report["Status"] == "Failure"
+    reasons = {(item["SOPClassUID"], item["SOPInstanceUID"]): item["FailureReason"] for item in report["Failures"]}
+    assert reasons == {
+        (kept[0], "1.2.3.4.5"): NO_SUCH_INSTANCE,
+        ("1.2.840.10008.5.1.4.1.1.2", kept[1]): CLASS_INSTANCE_CONFLICT,
+    }
+    assert len(node.trail("commitment_requested")) == 2
+
+
+def test_answer_survives_kill_of_the_node_and_waits_for_the_peer(
+    node: NodeProcess, pacs: Orthanc, tmp_path: Path
+) -> None:
+    node.start(role="intake", wait=["intake"])  # nobody calls the peer yet
+    pacs.start()
+    kept = film(tmp_path / "film.dcm")
+    assert node.storescu([tmp_path / "film.dcm"]).returncode == 0
+    path = ask(pacs, kept)
+    node.kill()
+    assert pacs.get(path)["Status"] == "Pending"
+    node.start()
+    report = wait_for(lambda: answered(pacs, path), 30, "Orthanc was told")
+    assert report["Status"] == "Success"
+    wait_for(lambda: node.trail("commitment_reported"), 10, "the answer is in the trail")
+    assert [job for job in node.rows("jobs", "list") if job["kind"] == "commit"] == []
+    verified = node.run("audit", "verify")
+    assert verified.returncode == 0, verified.stdout
+
+
+def test_log_and_trail_name_no_uid(node: NodeProcess, pacs: Orthanc, tmp_path: Path) -> None:
+    node.start()
+    pacs.start()
+    kept = film(tmp_path / "film.dcm")
+    assert node.storescu([tmp_path / "film.dcm"]).returncode == 0
+    path = ask(pacs, kept, (kept[0], "1.2.3.4.5.6.7"))
+    wait_for(lambda: answered(pacs, path), 20, "Orthanc was told")
+    [line] = wait_for(
+        lambda: [line for line in node.log() if line["event"] == "commitment_reported"], 10, "the node says so"
+    )
+    assert (line["ae"], line["count"], line["failed"], line["status"]) == ("PACS", 1, 1, "0112")
+    node.stop()
+    written = node.log_path.read_bytes() + b"".join(path.read_bytes() for path in node.folder.rglob("*.jsonl"))
+    written += b"".join(path.read_bytes() for path in node.folder.glob("node.db*"))
+    assert kept[1].encode() not in written
+    assert b"1.2.3.4.5.6.7" not in written
