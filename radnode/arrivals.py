@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from radnode import baton
 from radnode.audit.events import AuditRecord
 from radnode.errors import StoreUnavailable
 from radnode.jobs.index import InstanceRow, add_instance
@@ -51,7 +52,9 @@ class Arrivals:
             if not self._led:
                 self._call_next()
         try:
-            ticket.called.acquire()
+            if not ticket.called.acquire(blocking=False):
+                with baton.waiting:
+                    ticket.called.acquire()
         except BaseException:  # Ctrl-C in this thread, which others may be waiting for
             self._leave(ticket)
             raise
@@ -87,11 +90,8 @@ class Arrivals:
                 self._call_next()
             for ticket in group[1:]:
                 ticket.called.release()
-        new = [ticket for ticket in group if ticket.outcome is True]
-        if any(ticket.arrival.enqueue for ticket in new):
+        if any(ticket.arrival.enqueue and ticket.outcome is True for ticket in group):
             self._stores.wake("worker")
-        if new:
-            self._stores.wake("sequencer")
 
     def _settle(self, group: list[_Ticket]) -> None:
         """Give every ticket its outcome; what one of them breaks, the others do not share."""

@@ -38,9 +38,9 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     plain = f", and {entity['plain_port']} without TLS" if entity["plain_port"] else ""
     yield f"Port {entity['tls_port']} (DICOM over TLS){plain}, address {entity['bind_address']}."
     yield "The application context name is 1.2.840.10008.3.1.1.1. Operations are synchronous."
-    yield "Extended negotiation: SCP/SCU role selection of Storage Commitment. Of other SOP classes it is ignored, as are"
-    yield "asynchronous operations window, SOP class extended and common extended negotiation, user identity, and unknown"
-    yield "user information items (PS3.8 D.2)."
+    yield "Extended negotiation: SCP/SCU role selection of Storage Commitment. Role selection of other SOP classes,"
+    yield "asynchronous operations window, SOP class extended and common extended negotiation and user identity are"
+    yield "ignored, as are unknown user information items (PS3.8 D.2)."
     yield ""
     yield from _table(("limit", "value"), values["acceptor"].items())
     yield from _services("## As SCP", values["scp"])
@@ -77,8 +77,8 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
 def _commitment(values: dict[str, Any]) -> Iterator[str]:
     """Yield how storage commitments are answered."""
     yield from ("", "### Storage Commitment Push Model (PS3.4 Annex J)", "")
-    yield "An N-ACTION is answered 0000 once the request is durable; committed is an instance whose object was opened and"
-    yield "authenticated. The N-EVENT-REPORT comes on the same association when that is quiet for"
+    yield "An N-ACTION is answered 0000 once the request is durable; committed is an instance whose object was opened"
+    yield "and authenticated. The N-EVENT-REPORT comes on the same association when that is quiet for"
     yield f"{values['quiet_seconds']:g} s, else on one that the node requests in the role of SCP, and again after each"
     yield "failure, without end. Media file-sets and the Retrieve AE Title are not used. A request names at most"
     yield f"{values['max_references']} instances in {values['max_bytes']} bytes. Peers that may ask:"
