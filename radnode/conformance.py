@@ -16,6 +16,7 @@ from radnode.commitment_sets import MAX_BYTES, MAX_REFERENCES, STORAGE_COMMITMEN
 from radnode.commitments import CLASS_INSTANCE_CONFLICT, NO_SUCH_OBJECT_INSTANCE, PROCESSING_FAILURE
 from radnode.errors import RadnodeError
 from radnode.network import statuses, tls, wire
+from radnode.network.commitment import OFFERS
 from radnode.network.contexts import VERIFICATION, VERIFICATION_TRANSFER_SYNTAXES, Contexts, keyword
 from radnode.network.conversation import QUIET_SECONDS
 from radnode.node import COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN, Node
@@ -90,6 +91,7 @@ def statement(node: Node) -> dict[str, Any]:
         "scu": [
             _service("Verification", [VERIFICATION], VERIFICATION_TRANSFER_SYNTAXES),
             _service("Storage", [COMPREHENSIVE_3D_SR], [EXPLICIT_VR_LITTLE_ENDIAN]),
+            _service("Storage Commitment", [STORAGE_COMMITMENT], [syntax for _, syntax in OFFERS]),
         ],
         "unanalysable": settings.network.unanalysable,
         "acceptor": _acceptor(settings),
@@ -98,7 +100,14 @@ def statement(node: Node) -> dict[str, Any]:
             "timeout_seconds": settings.deliver.timeout_seconds,
             "outstanding_operations": 1,
             "destinations": [
-                {"name": item.name, "ae_title": item.ae_title, "host": item.host, "port": item.port, "tls": item.tls}
+                {
+                    "name": item.name,
+                    "ae_title": item.ae_title,
+                    "host": item.host,
+                    "port": item.port,
+                    "tls": item.tls,
+                    "commitment": item.commitment,
+                }
                 for item in settings.destinations
             ],
         },
@@ -142,6 +151,7 @@ def _commitment(settings: Settings) -> dict[str, Any]:
         "quiet_seconds": QUIET_SECONDS,
         "retry_seconds": settings.deliver.retry_seconds,
         "retry_max_seconds": settings.deliver.retry_max_seconds,
+        "commitment_seconds": settings.deliver.commitment_seconds,
         "peers": [
             {
                 "ae_title": peer.ae_title,

@@ -46,9 +46,9 @@ from radnode.stores import Stores
 
 if TYPE_CHECKING:
     from radnode.deliver.commitment import Reporter
+    from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
-    from radnode.network.commitment import ReportAssociation
-    from radnode.network.storage_scu import DestinationAssociation
+    from radnode.network.commitment import CommittingAssociation, ReportAssociation
 
 ORIGIN = "radnode/audit"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -217,16 +217,23 @@ class Node:
             self.audit.record(tx, AuditRecord(events.MODEL_REFUSED, self.actor(), model=model, detail=reason))
         self.bell.ring("sequencer")
 
-    def connect(self, destination: DestinationSettings) -> DestinationAssociation:
-        """Open an association that carries reports to a destination."""
-        from radnode.network.storage_scu import DestinationAssociation  # noqa: PLC0415
+    def promises(self, destination: DestinationSettings) -> Promises:
+        """Make what keeps account of what a destination is still to commit."""
+        from radnode.deliver.promises import Promises  # noqa: PLC0415
+
+        log = logger().bind(destination=destination.name)
+        return Promises(destination, self.stores, settings=self.settings.deliver, actor=self.actor(), log=log)
+
+    def connect(self, destination: DestinationSettings) -> CommittingAssociation:
+        """Open an association that carries reports to a destination, and asks it to commit them where it is to."""
+        from radnode.network.commitment import OFFERS, CommittingAssociation  # noqa: PLC0415
         from radnode.network.tls import client_context  # noqa: PLC0415
 
-        return DestinationAssociation(
+        return CommittingAssociation(
             destination,
             context=client_context(self.settings) if destination.tls else None,
             calling_ae_title=self.settings.node.ae_title,
-            offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN)],
+            offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN), *(OFFERS if destination.commitment else ())],
             timeout_seconds=self.settings.deliver.timeout_seconds,
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from radnode.audit import events
 from radnode.audit.events import Actor
-from radnode.errors import ConfigError, DeliveryError, NotFoundError, RadnodeError
+from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
 from radnode.model import (
     CommitmentReport,
@@ -30,6 +30,7 @@ from radnode.observe import Log, describe, logger
 if TYPE_CHECKING:
     from radnode.deliver.commitment import Reporter
     from radnode.deliver.outbox import Courier
+    from radnode.deliver.promises import Promises
     from radnode.intake import Receipt
     from radnode.network.hooks import AssociationEvent, CommitmentHooks, ReportChannel
     from radnode.node import Node
@@ -153,6 +154,11 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
     """Return what this node does about Storage Commitment."""
     from radnode.network.hooks import CommitmentHooks  # noqa: PLC0415 (only this role listens)
 
+    asked: dict[str, list[Promises]] = {}
+    for destination in node.settings.destinations:
+        if destination.commitment:
+            asked.setdefault(destination.ae_title, []).append(node.promises(destination))
+
     def requested(peer: PeerIdentity, request: CommitmentRequest) -> None:
         node.commitments.accept(peer, request)
         log.info("commitment_requested", ae=peer.ae_title, address=peer.address, count=len(request.references))
@@ -162,7 +168,8 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
         reporter.step(lambda: contextlib.nullcontext(channel), channel.is_open)
 
     def reported(peer: PeerIdentity, report: CommitmentReport) -> None:
-        raise NotFoundError("This node asked nobody for a storage commitment of that Transaction UID.")
+        if not sum(promises.reported(report) for promises in asked.get(peer.ae_title, ())):
+            log.info("commitment_unmatched", ae=peer.ae_title, address=peer.address)
 
     def declined(peer: PeerIdentity, error: RadnodeError, status: int) -> None:
         fault = {"error": type(error).__name__, "message": str(error), "status": f"{status:04X}"}
@@ -228,6 +235,7 @@ def deliver(node: Node, stop: threading.Event) -> None:
             actor=node.actor(),
             owner=owner("deliver"),
             log=logger(),
+            promises=node.promises(destination) if destination.commitment else None,
         )
         for destination in node.settings.destinations
     ]

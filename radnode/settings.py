@@ -178,6 +178,7 @@ class DeliverSettings(_Section):
     retry_seconds: Seconds = 2.0
     retry_max_seconds: Seconds = 300.0
     timeout_seconds: Seconds = 30.0
+    commitment_seconds: Seconds = 3600.0
 
 
 class Settings(BaseSettings):

@@ -81,6 +81,7 @@ PEER_REFUSED: Final = Event(_ALERT, "peer_refused", Action.EXECUTE, _NODE_AUTHEN
 IMAGE_RECEIVED: Final = Event(_TRANSFERRED, "image_received", Action.CREATE)
 IMAGE_ANALYSED: Final = Event(_ACCESSED, "image_analysed", Action.READ)
 REPORT_CREATED: Final = Event(_TRANSFERRED, "report_created", Action.CREATE)
+REPORT_SENT: Final = Event(_TRANSFERRED, "report_sent", Action.CREATE)
 REPORT_DELIVERED: Final = Event(_TRANSFERRED, "report_delivered", Action.CREATE)
 DELIVERY_FAILED: Final = Event(_TRANSFERRED, "delivery_failed", Action.CREATE, outcome=AuditOutcome.SERIOUS)
 COMMITMENT_REQUESTED: Final = Event(_ACCESSED, "commitment_requested", Action.READ)

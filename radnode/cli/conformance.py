@@ -30,8 +30,8 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     implementation, entity = values["implementation"], values["application_entity"]
     yield f"# DICOM conformance statement: {implementation['name']} {implementation['version']}"
     yield ""
-    yield f"Application Entity {entity['ae_title']}: Storage, Verification and Storage Commitment SCP,"
-    yield "Storage and Verification SCU."
+    yield f"Application Entity {entity['ae_title']}: Storage, Verification and Storage Commitment,"
+    yield "SCP and SCU of each."
     yield f"Implementation Class UID {implementation['class_uid']},"
     yield f"Implementation Version Name {implementation['version_name']}, on the network and in stored objects."
     yield from ("", "## Associations that it accepts", "")
@@ -57,10 +57,15 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     yield f"{requestor['timeout_seconds']:g} s. Destinations:"
     yield ""
     rows = [
-        (row["name"], row["ae_title"], f"{row['host']}:{row['port']}", "yes" if row["tls"] else "no")
+        (row["name"], row["ae_title"], f"{row['host']}:{row['port']}", row["tls"], row["commitment"])
         for row in requestor["destinations"]
     ]
-    yield from _table(("name", "AE title", "address", "TLS"), rows)
+    yield from _table(("name", "AE title", "address", "TLS", "commitment"), rows)
+    yield ""
+    yield "Where commitment is yes, every batch of reports is followed by one N-ACTION on the same association, which is"
+    yield "kept for a second. The N-EVENT-REPORT is taken there or on an association that the destination requests in the"
+    yield "role of SCP; a report that is not committed is sent again. Without an answer within"
+    yield f"{values['commitment']['commitment_seconds']:g} s it is asked for again, in a new transaction, then sent again."
     yield from _services("## As SCU", values["scu"])
     yield from ("", "`radnode send` proposes the SOP classes and transfer syntaxes of the files that it is given.")
     yield from ("", "### Statuses of C-STORE that it understands", "")

@@ -8,7 +8,6 @@ the peer asked; what does not get through there waits for the thread that calls 
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from radnode.audit.events import Actor
 from radnode.commitments import Commitments, Judgement
+from radnode.deliver.patience import pause
 from radnode.errors import DeliveryError, PeerMovedOn, RadnodeError, StaleLease
 from radnode.jobs.database import transaction
 from radnode.model import CommitmentReport, JobKind, Lease
@@ -76,12 +76,12 @@ class Reporter:
                 if interrupted:
                     self._stores.queue.release(self._owner, counted=False)
                     interrupted = False
-                pause = 0.0 if self.step(connect) else self._idle_seconds()
+                rest = 0.0 if self.step(connect) else self._idle_seconds()
             except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
                 self._log.error("commitment_stalled", error=type(error).__name__, message=str(error))
                 interrupted = True
-                pause = PAUSE_SECONDS
-            self._bell.wait(pause)
+                rest = PAUSE_SECONDS
+            self._bell.wait(rest)
 
     def step(self, connect: Connect, go_on: Callable[[], bool] = lambda: True) -> int:
         """Answer a batch of requests that are due, for as long as `go_on` says; return how many there were."""
@@ -134,12 +134,11 @@ class Reporter:
         """Put off what was not told: 2^n times the first pause, with jitter; a peer that moved on is called at once."""
         moved_on = isinstance(error, PeerMovedOn)
         attempt = min(lease.attempt for lease in leases)
-        pause = min(self._settings.retry_max_seconds, self._settings.retry_seconds * 2 ** min(attempt - 1, 16))
-        pause *= 0.0 if moved_on else random.uniform(0.5, 1.0)  # noqa: S311 (spreads load; no secret)
+        seconds = 0.0 if moved_on else pause(self._settings, attempt)
         with transaction(self._stores.engine) as tx:
             for lease in leases:
                 with contextlib.suppress(StaleLease):  # another has it
-                    self._stores.queue.postpone(tx, lease, pause, str(error), counted=not moved_on)
+                    self._stores.queue.postpone(tx, lease, seconds, str(error), counted=not moved_on)
         if moved_on:
             self._stores.wake("deliver")
         else:

@@ -54,6 +54,18 @@ commitments = Table(  # what peers asked this node to commit
     Column("received", Float, nullable=False),
 )
 
+sendings = Table(  # what a destination has taken and not committed yet; the key is that of the delivery job
+    "sendings",
+    metadata,
+    Column("kind", String(8), primary_key=True),
+    Column("subject", String(32), primary_key=True),
+    Column("destination", String(32), primary_key=True),
+    Column("instance", String(32), nullable=False),
+    Column("transaction_id", String(32), index=True),
+    Column("asks", Integer, nullable=False),
+    Column("asked", Float),
+)
+
 jobs = Table(
     "jobs",
     metadata,

@@ -200,9 +200,9 @@ class DestinationAssociation:
                     return CommandSet.parse(bytes(encoded))
         raise wire.ProtocolError("an endless command set")
 
-    def _expect(self, pdu_type: int) -> bytes:
+    def _expect(self, pdu_type: int, seconds: float | None = None) -> bytes:
         """Return the variable field of the next PDU, which must be of this type."""
-        received, body = self._wire.receive()
+        received, body = self._wire.receive(seconds)
         if received == pdu_type:
             return body
         if received == wire.ASSOCIATE_RJ and len(body) == 4:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from contextlib import contextmanager
 from io import BytesIO
@@ -45,7 +47,7 @@ from radnode.errors import (
 from radnode.model import CommitmentReport, CommitmentRequest, FailedReference, Reference
 from radnode.network import wire
 from radnode.network.command_set import CommandSet, Tag, encode
-from radnode.network.commitment import ReportAssociation
+from radnode.network.commitment import OFFERS, CommittingAssociation, ReportAssociation
 from radnode.network.hooks import CommitmentHooks
 from radnode.settings import CommitSettings, DestinationSettings, PeerSettings
 
@@ -477,3 +479,96 @@ def test_peer_that_does_not_accept_the_sop_class_is_named():
         call(peer) as channel,
     ):
         channel.report(REPORT)
+
+
+# --- the association on which this node asks
+
+
+@contextmanager
+def scripted_pacs(asked, *, status=0x0000, report=None, own_context=True):
+    """A PACS that remembers requests and reports on the same association what `report` makes of them."""
+    reporters, statuses = [], []
+
+    def handle(event):
+        asked.append(event.action_information)
+        if report is not None:
+            reporters.append(threading.Thread(target=send, args=(event.assoc, event.action_information)))
+            reporters[-1].start()
+        return status, None
+
+    def send(association, information):
+        time.sleep(0.2)
+        with contextlib.suppress(RuntimeError):
+            answer, _ = association.send_n_event_report(
+                data_set(write_report(report(information), IMPLICIT)),
+                1,
+                StorageCommitmentPushModel,
+                STORAGE_COMMITMENT_INSTANCE,
+            )
+            statuses.append(answer.get("Status"))
+
+    ae = AE("PACS")
+    ae.add_supported_context(CTImageStorage)
+    if own_context:
+        ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_ACTION, handle)])
+    try:
+        yield PACS.model_copy(update={"port": server.server_address[1], "tls": False}), statuses
+    finally:
+        for reporter in reporters:
+            reporter.join(10)
+        server.shutdown()
+
+
+def asking(destination):
+    return CommittingAssociation(
+        destination, context=None, calling_ae_title="RADNODE", offers=OFFERS, timeout_seconds=5
+    )
+
+
+def as_committed(information) -> CommitmentReport:
+    references = tuple(
+        Reference(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID)
+        for item in information.ReferencedSOPSequence
+    )
+    return CommitmentReport(information.TransactionUID, references)
+
+
+def test_destination_is_asked_and_its_report_on_the_same_association_is_answered():
+    asked = []
+    with scripted_pacs(asked, report=as_committed) as (pacs, statuses):
+        with asking(pacs) as association:
+            association.ask(REQUEST)
+            report = association.await_report(5)
+        until(lambda: statuses)
+    assert report == CommitmentReport(REQUEST.TransactionUID, REQUEST.references)
+    assert statuses == [0x0000]
+    [information] = asked
+    assert information.TransactionUID == REQUEST.TransactionUID
+    assert len(information.ReferencedSOPSequence) == 2
+
+
+def test_silence_after_the_request_is_no_report_and_the_association_is_released():
+    with scripted_pacs([]) as (pacs, _), asking(pacs) as association:
+        association.ask(REQUEST)
+        began = time.monotonic()
+        assert association.await_report(0.3) is None
+        assert time.monotonic() - began < 2
+
+
+def test_destination_that_refuses_to_be_asked_is_to_be_asked_later():
+    with (
+        scripted_pacs([], status=0x0213) as (pacs, _),
+        pytest.raises(DestinationUnavailable, match="answered 0213 to N-ACTION"),
+        asking(pacs) as association,
+    ):
+        association.ask(REQUEST)
+
+
+def test_destination_without_the_sop_class_is_named():
+    with (
+        scripted_pacs([], own_context=False) as (pacs, _),
+        pytest.raises(DestinationRefused, match="The destination pacs does not accept StorageCommitmentPushModel"),
+        asking(pacs) as association,
+    ):
+        association.ask(REQUEST)

@@ -121,3 +121,77 @@ def test_log_and_trail_name_no_uid(node: NodeProcess, pacs: Orthanc, tmp_path: P
     written += b"".join(path.read_bytes() for path in node.folder.glob("node.db*"))
     assert kept[1].encode() not in written
     assert b"1.2.3.4.5.6.7" not in written
+
+
+# --- the node asks Orthanc
+
+
+@pytest.fixture
+def asking(tmp_path: Path, port: int) -> Iterator[NodeProcess]:
+    """A node that calls a report delivered when its PACS has committed it."""
+    patience = {**PATIENCE, "RADNODE_DELIVER__COMMITMENT_SECONDS": "6"}
+    with NodeProcess(tmp_path / "asking", pacs_port=port, overrides=patience) as node:
+        text = node.config.read_text()
+        assert "\ncommitment = false" in text
+        node.config.write_text(text.replace("\ncommitment = false", "\ncommitment = true "))
+        add_peer(node, port)
+        yield node
+
+
+def orthanc_of(node: NodeProcess, folder: Path, port: int, *, its_port: int | None = None) -> Orthanc:
+    """Orthanc as the PACS of a node, which it finds at `its_port`."""
+    known = {"radnode": {"AET": "RADNODE", "Host": "127.0.0.1", "Port": its_port or node.port, "UseDicomTls": True}}
+    return Orthanc(folder, port, node.folder / "pki", DicomModalities=known)
+
+
+def deliveries(node: NodeProcess) -> list[str]:
+    return [delivery["state"] for row in node.results() for delivery in row["delivered"]]
+
+
+def send(node: NodeProcess, path: Path) -> None:
+    film(path)
+    assert node.storescu([path]).returncode == 0
+
+
+def test_report_is_delivered_when_orthanc_has_committed_it(asking: NodeProcess, tmp_path: Path, port: int) -> None:
+    with orthanc_of(asking, tmp_path / "pacs", port) as pacs:
+        asking.start()
+        checked = asking.run("check").stdout
+        assert "takes storage commitments" in checked
+        send(asking, tmp_path / "film.dcm")
+        wait_for(lambda: deliveries(asking) == ["delivered"], 30, "Orthanc has committed the report")
+        assert len(pacs.report_files()) == 1
+    names = [entry["event"].split()[1] for entry in asking.trail()]
+    assert names.index("report_sent") < names.index("report_delivered")
+
+
+def test_answer_that_comes_after_kill_of_the_node_counts(asking: NodeProcess, tmp_path: Path, port: int) -> None:
+    elsewhere = free_port()
+    folder = tmp_path / "pacs"
+    with orthanc_of(asking, folder, port, its_port=elsewhere):  # its answers reach nobody
+        asking.start()
+        send(asking, tmp_path / "film.dcm")
+        wait_for(lambda: deliveries(asking) == ["sent"], 30, "Orthanc has taken the report")
+        assert not [entry for entry in asking.trail("report_delivered")]
+        asking.kill()
+    with orthanc_of(asking, folder, port) as pacs:
+        asking.start()
+        wait_for(lambda: deliveries(asking) == ["delivered"], 40, "Orthanc has committed the report")
+        assert len(pacs.report_files()) == 1
+
+
+def test_report_that_orthanc_loses_is_sent_again(asking: NodeProcess, tmp_path: Path, port: int) -> None:
+    elsewhere = free_port()
+    folder = tmp_path / "pacs"
+    with orthanc_of(asking, folder, port, its_port=elsewhere) as pacs:
+        asking.start()
+        send(asking, tmp_path / "film.dcm")
+        wait_for(lambda: deliveries(asking) == ["sent"], 30, "Orthanc has taken the report")
+        [study] = pacs.get("/studies")
+        pacs.delete(f"/studies/{study}")
+    with orthanc_of(asking, folder, port) as pacs:
+        wait_for(lambda: deliveries(asking) == ["delivered"], 40, "Orthanc has committed the report")
+        [report] = pacs.report_files()
+        assert report.exists()
+    [lost] = asking.trail("delivery_failed")
+    assert lost["detail"]["reason"] == "The destination pacs did not commit it (0112); it is sent again."

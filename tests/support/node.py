@@ -234,6 +234,11 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 (on this machine)
             return json.loads(answer.read())
 
+    def delete(self, path: str) -> None:
+        """Make it lose a resource."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http}{path}", method="DELETE")
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 (on this machine)
+
     def reports(self) -> list[Dataset]:
         """Return every structured report it holds."""
         return [pydicom.dcmread(path) for path in self.report_files()]
