@@ -62,10 +62,10 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     ]
     yield from _table(("name", "AE title", "address", "TLS", "commitment"), rows)
     yield ""
-    yield "Where commitment is yes, every batch of reports is followed by one N-ACTION on the same association, which is"
-    yield "kept for a second. The N-EVENT-REPORT is taken there or on an association that the destination requests in the"
-    yield "role of SCP; a report that is not committed is sent again. Without an answer within"
-    yield f"{values['commitment']['commitment_seconds']:g} s it is asked for again, in a new transaction, then sent again."
+    yield "Where commitment is yes, every batch of reports is followed by one N-ACTION on the same association, which"
+    yield "is kept for a second. The N-EVENT-REPORT is taken there or on an association that the destination requests"
+    yield "in the role of SCP; a report that is not committed is sent again. Without an answer within"
+    yield f"{values['commitment']['commitment_seconds']:g} s it is asked for again, in a new transaction, then sent."
     yield from _services("## As SCU", values["scu"])
     yield from ("", "`radnode send` proposes the SOP classes and transfer syntaxes of the files that it is given.")
     yield from ("", "### Statuses of C-STORE that it understands", "")

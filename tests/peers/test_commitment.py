@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel
 from support import films
 from support.node import NodeProcess, Orthanc, free_port, wait_for
+from support.strangers import tls
 
 from radnode import pki
+from radnode.commitment_sets import IMPLICIT, STORAGE_COMMITMENT_INSTANCE, write_request
+from radnode.model import CommitmentRequest, Reference
 
 NO_SUCH_INSTANCE, CLASS_INSTANCE_CONFLICT = 0x0112, 0x0119
 PATIENCE = {"RADNODE_DELIVER__RETRY_SECONDS": "0.5", "RADNODE_DELIVER__RETRY_MAX_SECONDS": "1"}
@@ -121,6 +129,41 @@ def test_log_and_trail_name_no_uid(node: NodeProcess, pacs: Orthanc, tmp_path: P
     written += b"".join(path.read_bytes() for path in node.folder.glob("node.db*"))
     assert kept[1].encode() not in written
     assert b"1.2.3.4.5.6.7" not in written
+
+
+def test_modality_without_an_address_is_told_on_its_association(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path / "node", overrides=PATIENCE) as node:
+        text = node.config.read_text()
+        node.config.write_text(text.replace('may = ["store", "echo"] ', 'may = ["store", "echo", "commit"] ', 1))
+        node.start(wait=["intake"])
+        kept = film(tmp_path / "film.dcm")
+        assert node.storescu([tmp_path / "film.dcm"]).returncode == 0
+        pki_folder = node.folder / "pki"
+        context = tls(pki_folder / "ca.crt", pki_folder / "modality.crt")
+        told: list[Dataset] = []
+
+        def listen(event: evt.Event) -> tuple[int, None]:
+            told.append(event.event_information)
+            return 0x0000, None
+
+        ae = AE("MODALITY1")
+        ae.add_requested_context(StorageCommitmentPushModel)
+        association = ae.associate(
+            "127.0.0.1",
+            node.port,
+            ae_title="RADNODE",
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, listen)],
+            tls_args=(context, "localhost"),
+        )
+        request = CommitmentRequest("1.2.3.99", (Reference(*kept), Reference(kept[0], "1.2.3.4.5")))
+        information = read_dataset(BytesIO(write_request(request, IMPLICIT)), True, True)
+        status, _ = association.send_n_action(information, 1, StorageCommitmentPushModel, STORAGE_COMMITMENT_INSTANCE)
+        assert status.Status == 0x0000
+        wait_for(lambda: told, 10, "the modality was told")
+        association.release()
+        assert [item.ReferencedSOPInstanceUID for item in told[0].ReferencedSOPSequence] == [kept[1]]
+        assert [item.FailureReason for item in told[0].FailedSOPSequence] == [NO_SUCH_INSTANCE]
+        wait_for(lambda: len(node.trail("commitment_reported")) == 2, 10, "both patients are in the trail")
 
 
 # --- the node asks Orthanc
