@@ -90,7 +90,6 @@ class Commitments:
         finally:
             if not kept:
                 self._discard(row)
-        self._stores.wake("sequencer")
 
     def load(self, commitment: str) -> CommitmentRequest:
         """Return a request that waits for its answer.
@@ -150,7 +149,6 @@ class Commitments:
                 self._stores.audit.record(tx, record)
         if row.object_id is not None:
             self._stores.vault.discard(row.object_id)
-        self._stores.wake("sequencer")
 
     def _sop_class(self, row: InstanceRow, go_on: Callable[[], bool]) -> str | None:
         """Return the SOP class of a kept instance, whose every byte was read and authenticated; None: it is broken."""

@@ -15,6 +15,7 @@
     |   `-- DuplicateTransaction           a Transaction UID that stands for another storage commitment
     |-- StorageError             this node cannot keep it now (retry)
     |   |-- StoreUnavailable         A700  disk full, input/output error, database locked
+    |   |-- NodeFull                 A700  the queue or the disk has passed its mark
     |   |-- KeyUnavailable           A700  the key provider does not answer
     |   `-- SealBroken               a sealed object does not open: wrong key or changed bytes
     |-- AuditError               0110  what cannot be audited does not happen (retry)
@@ -123,6 +124,10 @@ class StorageError(RadnodeError):
 
 class StoreUnavailable(StorageError):
     """The disk is full, an input/output error happened, or the database is locked."""
+
+
+class NodeFull(StorageError):
+    """The queue or the disk has passed its mark: images are refused until there is room again."""
 
 
 class KeyUnavailable(StorageError):

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from radnode.errors import ConfigError, RadnodeError
+from radnode.jobs.holds import held
 from radnode.model import JobState
 from radnode.node import Node
 from radnode.pki import fingerprint
@@ -47,6 +48,7 @@ def examine(node: Node) -> Iterator[Finding]:
     yield database
     if database.fit:
         yield _try("jobs", lambda: _jobs(node))
+        yield _try("holds", lambda: _holds(node))
     yield from _models(node)
     for destination in node.settings.destinations:
         yield _destination(node, destination, tls[-1])
@@ -198,6 +200,17 @@ def _jobs(node: Node) -> str:
     if dead:
         raise RadnodeError(f"{dead} dead letter{'s' if dead > 1 else ''}; see `radnode jobs list`.")
     return ", ".join(f"{count} {kind.value} {state.value}" for (kind, state), count in sorted(counts.items())) or "none"
+
+
+def _holds(node: Node) -> str:
+    """What is held is never forgotten: it makes the node unfit, whoever held it."""
+    found = [
+        f"{what.text} since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%MZ}"
+        for what, since in held(node.engine).items()
+    ]
+    if found:
+        raise RadnodeError(f"{'; '.join(found)}.")
+    return "none: images are accepted, analysed and delivered"
 
 
 def _models(node: Node) -> Iterator[Finding]:

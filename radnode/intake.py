@@ -136,7 +136,6 @@ class Intake:
         record = _record(actor, request, receipt, identity, Action.READ if same else Action.UPDATE)
         with transaction(self._stores.engine) as tx:
             self._stores.audit.record(tx, record)
-        self._stores.wake("sequencer")
         if not same:
             raise DuplicateInstance("This SOP Instance UID is kept already, with other bytes.")
         return replace(receipt, known=True)

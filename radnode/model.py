@@ -259,6 +259,14 @@ class JobKind(enum.StrEnum):
     COMMIT = "commit"
 
 
+class Priority(enum.IntEnum):
+    """How urgent a job is: the higher goes first."""
+
+    ROUTINE = 0
+    HIGH = 10
+    STAT = 20
+
+
 class JobState(enum.StrEnum):
     """READY and LEASED are live; DONE and DEAD are final until an operator retries a dead one."""
 

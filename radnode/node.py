@@ -34,6 +34,7 @@ from radnode.jobs.wake import Bell
 from radnode.listening import Place
 from radnode.model import Analysis
 from radnode.observe import logger
+from radnode.pressure import Pressure
 from radnode.results import Report, Results
 from radnode.rules import Rules
 from radnode.settings import DestinationSettings, PeerSettings, Settings
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from radnode.deliver.commitment import Reporter
     from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
+    from radnode.detect.loading import Loading
     from radnode.network.commitment import CommittingAssociation, ReportAssociation
 
 ORIGIN = "radnode/audit"
@@ -137,6 +139,12 @@ class Node:
         return Commitments(self.stores)
 
     @cached_property
+    def pressure(self) -> Pressure:
+        """Whether there is room for images."""
+        settings = self.settings
+        return Pressure(self.stores, settings.data_dir, settings.queue, settings.storage, self.actor(), logger())
+
+    @cached_property
     def results(self) -> Results:
         """Keeps what was found."""
         return Results(self.stores)
@@ -159,7 +167,6 @@ class Node:
         record = AuditRecord(event, actor, patient=patient, study=study, instance=instance, detail=detail)
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
-        self.bell.ring("sequencer")
 
     def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
         """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
@@ -179,8 +186,8 @@ class Node:
         """Import what builds reports, so that the first one need not wait for it."""
         import radnode.report.sr  # noqa: F401, PLC0415
 
-    def analyser(self) -> Analyser:
-        """Make the detectors; they load at their first use."""
+    def analyser(self, loading: Loading | None = None) -> Analyser:
+        """Make the detectors; they load at their first use, watched by `loading`."""
         from radnode.detect.analyser import Analyser  # noqa: PLC0415 (only the worker may need torch)
         from radnode.detect.decoding import DecoderChild  # noqa: PLC0415
 
@@ -191,6 +198,7 @@ class Node:
             device=detect.device,
             threads=detect.threads,
             refused=self._model_refused,
+            loading=loading,
         )
 
     def analysable(self) -> frozenset[str] | None:
@@ -215,7 +223,6 @@ class Node:
         reason = {"reason": sentence[: events.MAX_DETAIL_LENGTH]}
         with transaction(self.engine) as tx:
             self.audit.record(tx, AuditRecord(events.MODEL_REFUSED, self.actor(), model=model, detail=reason))
-        self.bell.ring("sequencer")
 
     def promises(self, destination: DestinationSettings) -> Promises:
         """Make what keeps account of what a destination is still to commit."""

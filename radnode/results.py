@@ -129,7 +129,6 @@ class Results:
     def announce(self) -> None:
         """Wake whoever has work after a commit."""
         self._stores.wake("deliver")
-        self._stores.wake("sequencer")
 
     def listing(self, actor: Actor, patient: str | None = None, limit: int = 1000) -> list[Document]:
         """Return results, newest first, of one patient (a pseudonym) or of all; audited once a patient.
@@ -144,7 +143,6 @@ class Results:
             for found, count in counts.items():
                 detail: dict[str, str | int] = {"command": "list", "count": count}
                 self._stores.audit.record(tx, AuditRecord(events.RESULT_READ, actor, patient=found, detail=detail))
-        self._stores.wake("sequencer")
         return documents
 
     def show(self, result: str, actor: Actor) -> Document:
@@ -196,7 +194,6 @@ class Results:
         )
         with transaction(self._stores.engine) as tx:
             self._stores.audit.record(tx, record)
-        self._stores.wake("sequencer")
 
 
 def _delivery(job: JobRow, is_sent: bool) -> str:

@@ -26,6 +26,7 @@ from radnode.model import (
     StoreRequest,
 )
 from radnode.observe import Log, describe, logger
+from radnode.pressure import LOOK_SECONDS
 
 if TYPE_CHECKING:
     from radnode.deliver.commitment import Reporter
@@ -77,6 +78,7 @@ def intake(node: Node, stop: threading.Event) -> None:
     log = logger()
 
     def receive(request: StoreRequest) -> Reception:
+        node.pressure.check()
         return _Logged(node.intake.begin(request), request, log)
 
     def declined(peer: PeerIdentity, SOPInstanceUID: str | None, error: RadnodeError) -> None:
@@ -143,9 +145,11 @@ def intake(node: Node, stop: threading.Event) -> None:
         number=place.number,
         slots=slots,
     )
+    node.pressure.look()
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title, count=place.processes)
-    stop.wait()
+    while not stop.wait(LOOK_SECONDS):
+        node.pressure.look()
     log.info("draining", count=listener.running)
     listener.drain(node.settings.node.drain_seconds)
 
@@ -180,14 +184,16 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
 
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
+    from radnode.detect.loading import Loading  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415 (the one role that imports torch)
 
     if find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
-    analyser = node.analyser()
+    run = node.settings.data_dir / "run"
+    analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
     node.warm_reports()
-    for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
+    for name in node.rules.detectors:
         loaded = analyser.load(name)
         if loaded is not None:
             logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
@@ -269,12 +275,11 @@ def sequencer(node: Node, stop: threading.Event) -> None:
     while not trail.acquire(blocking=False):
         if stop.wait(STANDBY_SECONDS):
             return
-    with Sleeper(node.settings.data_dir / "run", "sequencer") as sleeper:
-        node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
-        logger().info("ready", count=trail.size)
-        trail.run(stop, sleeper.sleep)
-        node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
-        trail.close()
+    node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
+    logger().info("ready", count=trail.size)
+    trail.run(stop)
+    node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
+    trail.close()
 
 
 ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deliver, "sequencer": sequencer}

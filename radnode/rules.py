@@ -28,13 +28,14 @@ class Decision:
 
 
 class Rules:
-    """The rules of one configuration, compiled once.
+    """The rules of one configuration, compiled once; `detectors` are those that any of them names.
 
     Raises:
         ConfigError: a match names no Data Element, or a regular expression is not one.
     """
 
     def __init__(self, rules: Sequence[RuleSettings]) -> None:
+        self.detectors = tuple(dict.fromkeys(name for rule in rules for name in rule.detect))
         self._rules = [
             ({key: _patterns(key, value) for key, value in rule.match.items()}, rule.detect, rule.deliver)
             for rule in rules

@@ -141,6 +141,19 @@ class RuleSettings(_Section):
     deliver: tuple[str, ...] = ()
 
 
+class QueueSettings(_Section):
+    """How many analyses may wait before images are refused (A700; 0: any number), and when they are accepted again."""
+
+    max_waiting: int = Field(default=50_000, ge=0)
+    resume_percent: float = Field(default=90.0, gt=0, le=100)
+
+
+class StorageSettings(_Section):
+    """How much of the disk stays free: below that, images are refused (A700); 0 refuses none."""
+
+    low_disk_percent: float = Field(default=5.0, ge=0, lt=100)
+
+
 class KeysSettings(_Section):
     """Where the key-encryption key and the audit keys are kept."""
 
@@ -161,6 +174,7 @@ class DetectSettings(_Section):
     device: str = "auto"
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=8, ge=1)
+    load_seconds: Seconds = 120.0
     timeout_seconds: Seconds = 60.0
     decode_seconds: Seconds = 30.0
     max_attempts: int = Field(default=3, ge=1)
@@ -199,6 +213,8 @@ class Settings(BaseSettings):
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
     rules: tuple[RuleSettings, ...] = ()
+    queue: QueueSettings = QueueSettings()
+    storage: StorageSettings = StorageSettings()
     keys: KeysSettings = KeysSettings()
     audit: AuditSettings = AuditSettings()
     detect: DetectSettings = DetectSettings()

@@ -110,7 +110,7 @@ class Supervisor:
 
     def _repair(self) -> None:
         """Give back the leases of processes that can no longer live, and the room of objects that no row names."""
-        leases = sum(self._node.queue.release(role) for role in self._roles)
+        leases = sum(self._node.queue.recover(role) for role in self._roles)
         leftovers = self._node.sweep()
         for role in self._locks:
             for socket in self._run.glob(f"{role}-*.sock"):

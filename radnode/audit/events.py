@@ -106,7 +106,8 @@ DETAIL_KEYS: Final = frozenset(
         "ae_title",  # what a refused peer claimed, escaped to printable ASCII
         "attempt",
         "bytes",
-        "change",  # what an operator did: added, activated, rolled_back, retried, discarded, rotated, retired
+        # what an operator did: added, activated, rolled_back, retried, discarded, paused, resumed, rotated, retired;
+        "change",  # what the node did: refusing_images, accepting_images
         "command",
         "count",
         "destination",

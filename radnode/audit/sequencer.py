@@ -13,7 +13,6 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -30,7 +29,7 @@ from radnode.errors import AuditError
 FIRST_PREV = "0" * 64
 SEGMENT_BYTES = 64 * 1024 * 1024
 BATCH_ROWS = 1000
-IDLE_SECONDS = 0.05  # how long to wait for a wake-up before looking anyway, and for company after a batch
+IDLE_SECONDS = 0.05  # between two looks for new rows
 
 # Built once: an idle sequencer, too, asks twenty times a second
 _NEXT = (
@@ -133,13 +132,12 @@ class Sequencer:
         self._signed = checkpoint.size
         return checkpoint
 
-    def run(self, stop: threading.Event, wake: Callable[[float], object] | None = None) -> None:
-        """Append and sign until `stop` is set. `wake(seconds)` returns early when rows were committed.
+    def run(self, stop: threading.Event) -> None:
+        """Append and sign until `stop` is set.
 
-        Each batch costs the disk the same, and intake needs that disk: after a batch, what comes within `IDLE_SECONDS`
-        shares the next one.
+        Nobody rings: each batch costs the disk the same, which intake needs, so rows gather for `IDLE_SECONDS` and
+        share the next one.
         """
-        wait = stop.wait if wake is None else wake
         pause = min(IDLE_SECONDS, self._checkpoint_seconds)
         due = time.monotonic() + self._checkpoint_seconds
         while not stop.is_set():
@@ -148,9 +146,7 @@ class Sequencer:
                 self.checkpoint()
                 due = time.monotonic() + self._checkpoint_seconds
             if copied < BATCH_ROWS:
-                if copied and wake is not None:
-                    stop.wait(pause)
-                wait(pause)
+                stop.wait(pause)
 
     def close(self) -> None:
         """Append what is left, sign a last checkpoint, and give up the lock."""

@@ -1,7 +1,8 @@
-"""jobs list, show, retry, discard."""
+"""jobs list, show, retry, discard, pause, resume."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,10 +13,19 @@ from radnode.audit import events
 from radnode.audit.events import AuditRecord
 from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
 from radnode.jobs.database import transaction
+from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
 from radnode.jobs.index import find_instance, find_result
 from radnode.jobs.queue import JobRow
 from radnode.model import JobKind, JobState
 from radnode.node import Node
+
+_STAGES = tuple(dict.fromkeys(STAGES.values()))
+_stages_argument = click.argument(
+    "stages",
+    nargs=-1,
+    metavar="[analyse|deliver]",
+    type=click.Choice([stage.value for stage in _STAGES]),
+)
 
 
 @click.group()
@@ -30,15 +40,21 @@ def jobs() -> None:
 def list_(config: Path | None, as_json: bool, everything: bool) -> None:
     """List what waits, what is being worked on, and the dead letters."""
     states = [state for state in JobState if everything or state is not JobState.DONE]
-    rows = open_node(config).queue.listing(states)
+    node = open_node(config)
+    for what, since in held(node.engine).items():
+        click.echo(f"{what.text} since {local_time(since)}.", err=True)
+    rows = node.queue.listing(states)
     if as_json:
         print_json([asdict(row) for row in rows])
         return
-    table = [
-        (row.job, row.kind, row.state, row.destination or "-", row.attempts, local_time(row.due), row.error or "")
-        for row in rows
-    ]
-    print_table(("JOB", "KIND", "STATE", "DESTINATION", "TRIES", "DUE", "LAST ERROR"), table, "no jobs")
+    table = [_columns(row) for row in rows]
+    header = ("JOB", "KIND", "STATE", "DESTINATION", "PRIORITY", "TRIES", "DUE", "LAST ERROR")
+    print_table(header, table, "no jobs")
+
+
+def _columns(row: JobRow) -> tuple[object, ...]:
+    where, due = row.destination or "-", local_time(row.due)
+    return row.job, row.kind, row.state, where, row.priority, row.attempts, due, row.error or ""
 
 
 @jobs.command()
@@ -82,6 +98,40 @@ def discard(job: int, config: Path | None) -> None:
         _record(node, tx, row, "discarded")
     node.settle_trail()
     click.echo(f"Job {job} is discarded.")
+
+
+@jobs.command()
+@_stages_argument
+@config_option
+def pause(stages: Sequence[str], config: Path | None) -> None:
+    """Start no more analyses or deliveries, or neither; what is being worked on is finished.
+
+    Images are accepted as before, and what waits is kept. It holds until `resume`, also over a restart.
+    """
+    _switch(open_node(config), stages, paused=True)
+
+
+@jobs.command()
+@_stages_argument
+@config_option
+def resume(stages: Sequence[str], config: Path | None) -> None:
+    """Go on with what was paused: analyses, deliveries, or both."""
+    _switch(open_node(config), stages, paused=False)
+
+
+def _switch(node: Node, stages: Sequence[str], *, paused: bool) -> None:
+    """Hold stages or let them go, all where none is named; what changes nothing is not audited."""
+    for stage in [Hold(name) for name in stages] or _STAGES:
+        change = "paused" if paused else "resumed"
+        with transaction(node.engine) as tx:
+            changed = hold(tx, stage, node.stores.clock()) if paused else let_go(tx, stage)
+            if changed:
+                detail = {"job_kind": stage.value, "change": change}
+                node.audit.record(tx, AuditRecord(events.JOB_CHANGED, user(), detail=detail))
+        if not paused:
+            node.bell.ring("worker" if stage is Hold.ANALYSE else "deliver")
+        click.echo(f"{stage.value} is {change}." if changed else f"{stage.value} was {change} already.")
+    node.settle_trail()
 
 
 def _record(node: Node, tx: Connection, row: JobRow, change: str) -> None:

@@ -188,7 +188,6 @@ class Courier:
                 self._stores.audit.record(tx, record)
         except StaleLease:
             self._log.warning("lease_lost", result=lease.subject, job=lease.job_id)
-        self._stores.wake("sequencer")
 
     def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
         """Put off what this attempt did not deliver, in this order: 2^n times the first pause, with jitter."""

@@ -84,7 +84,6 @@ class Promises:
         with transaction(self._stores.engine) as tx:
             add_sending(tx, lease, instance)
             self._record(tx, lease.subject, events.REPORT_SENT, attempt=lease.attempt)
-        self._stores.wake("sequencer")
 
     def ask(self, peer: CommittingPeer, objects: Sequence[tuple[Lease, bytes]]) -> None:
         """Ask for a batch in one request, give its jobs back, and take an answer that comes at once.
@@ -134,7 +133,6 @@ class Promises:
             self._log.info("report_delivered", result=row.subject)
         for row in lost:
             self._log.warning("commitment_failed", result=row.subject, status=f"{failed[row.instance]:04X}")
-        self._stores.wake("sequencer")
         if lost:
             self._stores.wake("deliver")
         return len(kept) + len(lost)

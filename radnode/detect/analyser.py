@@ -14,6 +14,7 @@ from radnode.detect.catalogue import active
 from radnode.detect.decoding import DecoderChild
 from radnode.detect.detector import Detector
 from radnode.detect.gate import check
+from radnode.detect.loading import Loading
 from radnode.detect.manifest import Accepts
 from radnode.detect.package import load_package, load_trusted
 from radnode.detect.pixels import PixelImage
@@ -92,7 +93,8 @@ class Batch:
 class Analyser:
     """The active detectors of a models folder, loaded once and kept warm.
 
-    `refused` is told a model's name, with its version where one is active, and why it does not load.
+    `refused` is told a model's name, with its version where one is active, and why it does not load. `loading` ends the
+    process when one hangs; None waits for it.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Analyser:
         device: str,
         threads: int,
         refused: Callable[[str, str], None],
+        loading: Loading | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._models = models
@@ -110,6 +113,7 @@ class Analyser:
         self._device = device
         self._threads = threads
         self._refused = refused
+        self._loading = loading
         self._clock = clock
         self._loaded: dict[str, Loaded] = {}
         self._tried: dict[str, float] = {}
@@ -130,11 +134,16 @@ class Analyser:
             try:
                 folder = active(self._models, name)
                 model = f"{name} {folder.name}"
+                if self._loading is not None:
+                    self._loading.begin(folder)
                 package = load_package(folder, load_trusted(self._models))
                 detector = Detector(package, self._device, self._threads)
                 self._loaded[name] = Loaded(detector, package.manifest.accepts)
             except (PackageError, NotFoundError) as error:
                 self._refused(model, str(error))
+            finally:
+                if self._loading is not None:
+                    self._loading.end()
         return self._loaded.get(name)
 
     def task(self, name: str, header: Dataset, part10: bytes) -> Task:

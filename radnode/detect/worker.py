@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Task
 from radnode.detect.gate import is_image
+from radnode.detect.loading import STUCK
 from radnode.errors import NotFoundError, RadnodeError, StaleLease
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, get_instance
@@ -33,7 +34,6 @@ from radnode.rules import CALLING_AE, Decision, Rules
 from radnode.settings import DetectSettings
 from radnode.stores import Stores
 
-STUCK = 70  # exit status of a worker whose detector hung (EX_SOFTWARE); the supervisor starts another
 TROUBLE_SECONDS = 10.0  # how long a job waits when disk, database or keys of this node fail
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _RETRIED = frozenset({Reason.MODEL_UNAVAILABLE, Reason.MODEL_RAISED, Reason.MODEL_OUTPUT_INVALID})
@@ -82,8 +82,7 @@ class Worker:
 
     def step(self) -> int:
         """Work on one batch of due jobs; return how many there were."""
-        seconds = self._settings.timeout_seconds + self._settings.batch * self._settings.decode_seconds + 60
-        leases = self._stores.queue.lease(JobKind.ANALYSE, self._owner, seconds, self._settings.batch)
+        leases = self._stores.queue.lease(JobKind.ANALYSE, self._owner, self._lease_seconds(), self._settings.batch)
         started = time.monotonic()
         work = [opened for lease in leases if (opened := self._guarded(lease, self._open, lease)) is not None]
         try:
@@ -98,6 +97,12 @@ class Worker:
         for item in work:
             self._guarded(item.lease, self._close, item, started)
         return len(leases)
+
+    def _lease_seconds(self) -> float:
+        """Return how long a batch may take at most: every detector loaded and run up to its deadline, and the rest."""
+        settings = self._settings
+        detectors = len(self._rules.detectors) * (settings.load_seconds + settings.timeout_seconds)
+        return detectors + settings.batch * settings.decode_seconds + 60
 
     def _guarded(self, lease: Lease, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
         """Do one job's part: whatever it raises costs this job a try and its neighbours nothing."""

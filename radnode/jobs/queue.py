@@ -1,7 +1,10 @@
-"""The durable queue: leases with fencing tokens, attempts, dead letters.
+"""The durable queue: leases with fencing tokens, fair order, attempts, dead letters.
 
 A job is READY until a worker leases it. The lease carries a random token; finishing, postponing or burying a job asks
 for that token in the same statement, so that a worker whose lease ran out and passed to another can change nothing.
+
+Among due jobs the higher priority goes first, then the lower turn (`radnode.jobs.turns`), then who has been due
+longest. However many jobs of a higher priority come, one in `SHARE` is taken from below, so that none waits for ever.
 """
 
 from __future__ import annotations
@@ -10,15 +13,39 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Integer,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    text,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError, StaleLease
-from radnode.jobs.database import reading, transaction
+from radnode.jobs import turns
+from radnode.jobs.database import BUSY_SECONDS, reading, transaction
+from radnode.jobs.holds import STAGES, is_held
 from radnode.jobs.schema import jobs
-from radnode.model import JobKind, JobState, Lease
+from radnode.model import JobKind, JobState, Lease, Priority
 from radnode.prepared import OpenTransaction, Prepared
+
+SHARE = 8  # of so many leased jobs at least one comes from below the highest priority, where one waits there
+MAX_INTERRUPTED = 10  # deaths of the whole node that are no attempt of a job that it held; more are its own doing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +69,11 @@ class JobRow:
 # Boolean column SQLAlchemy would write `state = 'ready' = 1`, which no index has.)
 _READY = text("state = 'ready'")
 _LEASED = text("state = 'leased'")
-_INSERT = Prepared(
-    upsert(jobs).on_conflict_do_nothing(),
-    ["kind", "subject", "destination", "state", "priority", "due", "created", "updated"],
-)
+_ORDER = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.due, jobs.c.job)
+_INSERT = Prepared(upsert(jobs).on_conflict_do_nothing(), turns.COLUMNS)
+_INSERT_ANALYSES = turns.insert_analyses()
+_TAKE = update(jobs).where(jobs.c.job == bindparam("taken"))
+_UNHELD: dict[str, object] = {"state": JobState.READY, "token": None, "owner": None, "expires": None}
 _COLUMNS = [jobs.c[name] for name in JobRow.__dataclass_fields__]
 
 
@@ -55,6 +83,9 @@ class Queue:
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._clock = clock
+        self._latest = 0.0  # what the clock said last; before the first look it may have said anything
+        self._ahead: dict[tuple[JobKind, str], int] = {}  # how many jobs were leased since one from below was
+        self._lowest_next: dict[tuple[JobKind, str], bool] = {}  # whether that one is to be of the lowest priority
 
     def add(self, tx: OpenTransaction, kind: JobKind, subject: str, destination: str = "", priority: int = 0) -> None:
         """Enqueue inside the caller's transaction; the same job a second time changes nothing."""
@@ -63,29 +94,35 @@ class Queue:
     def add_all(
         self, tx: OpenTransaction, kind: JobKind, subjects: Sequence[str], destination: str = "", priority: int = 0
     ) -> None:
-        """Enqueue one job for each subject, at least one, in their order."""
+        """Enqueue one job for each subject, at least one, in their order; higher `priority` (`Priority`) goes first.
+
+        An analysis takes its turn after others of its study and peer: its instance is in the index by then.
+        """
         now = self._clock()
         job: dict[str, object] = {
             "kind": kind.value,
             "destination": destination,
             "state": JobState.READY.value,
-            "priority": priority,
+            "priority": int(priority),
         }
         job |= {"due": now, "created": now, "updated": now}
-        _INSERT.run(tx, [{**job, "subject": subject} for subject in subjects])
+        if kind is JobKind.ANALYSE:
+            job["urgency"] = int(priority)
+            _INSERT_ANALYSES.run(tx, [{**job, "subject": subject, "image": subject} for subject in subjects])
+        else:
+            _INSERT.run(tx, [{**job, "subject": subject} for subject in subjects])
 
     def lease(self, kind: JobKind, owner: str, seconds: float, limit: int = 1, destination: str = "") -> list[Lease]:
-        """Take up to `limit` due jobs, highest priority and longest waiting first; expired leases count as ready.
+        """Take up to `limit` due jobs in fair order, none while their stage is held; expired leases count as ready.
 
         An analysis that was tried before is leased alone: what killed its worker must not cost others an attempt.
         """
         now = self._clock()
-        expired = {"state": JobState.READY, "due": now}
-        wanted = (_READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
-        order = (jobs.c.priority.desc(), jobs.c.due, jobs.c.job)
         with transaction(self._engine) as tx:
+            self._heed_clock(tx, now)
+            expired = {**_UNHELD, "due": now, "updated": now}
             tx.execute(update(jobs).where(_LEASED, jobs.c.expires <= now).values(expired))
-            rows = tx.execute(select(jobs).where(*wanted).order_by(*order).limit(limit)).all()
+            rows = self._first(tx, kind, destination, now, limit)
             if kind is JobKind.ANALYSE and rows and rows[0].attempts:
                 rows = rows[:1]
             elif kind is JobKind.ANALYSE:
@@ -102,10 +139,15 @@ class Queue:
                 )
                 for row in rows
             ]
-            for lease in leases:
-                values: dict[str, object] = {"state": JobState.LEASED, "attempts": lease.attempt, "token": lease.token}
-                values |= {"owner": owner, "expires": lease.expires, "updated": now}
-                tx.execute(update(jobs).where(jobs.c.job == lease.job_id).values(values))
+            if leases:
+                common: dict[str, object] = {"state": JobState.LEASED, "owner": owner, "updated": now}
+                tx.execute(
+                    _TAKE,
+                    [
+                        {**common, "taken": it.job_id, "attempts": it.attempt, "token": it.token, "expires": it.expires}
+                        for it in leases
+                    ],
+                )
         return leases
 
     def finish(self, tx: Connection, lease: Lease) -> None:
@@ -131,7 +173,8 @@ class Queue:
             StaleLease: the job is no longer this worker's.
         """
         attempts = lease.attempt if counted else lease.attempt - 1
-        self._settle(tx, lease, state=JobState.READY, error=error, due=self._clock() + delay, attempts=attempts)
+        due, turn = self._clock() + delay, turns.turn_of_who_comes_back()
+        self._settle(tx, lease, state=JobState.READY, error=error, due=due, attempts=attempts, turn=turn)
 
     def conclude(self, tx: Connection, kind: JobKind, subject: str, destination: str) -> None:
         """Mark a live job done whoever holds it: what it was about has happened. Another stays as it is."""
@@ -148,16 +191,21 @@ class Queue:
 
     def release(self, owner: str, *, counted: bool = True) -> int:
         """Give back every lease of an owner, or of a role whose processes are known to be dead; return how many."""
-        held = or_(jobs.c.owner == owner, jobs.c.owner.startswith(f"{owner}:", autoescape=True))
-        owned = and_(_LEASED, held)
-        values: dict[str, object] = {"state": JobState.READY, "token": None, "owner": None, "expires": None}
-        values |= {"due": self._clock()} | ({} if counted else {"attempts": jobs.c.attempts - 1})
-        with transaction(self._engine) as tx:
-            return tx.execute(update(jobs).where(owned).values(values)).rowcount
+        return self._release(owner, {} if counted else {"attempts": jobs.c.attempts - 1})
+
+    def recover(self, owner: str) -> int:
+        """Give back the leases of a role after the death of the whole node; return how many.
+
+        Whatever ended the node (a power cut, kill -9, an operator), its jobs are hardly the cause: it is no attempt.
+        A job that was there each time is suspected after `MAX_INTERRUPTED`: perhaps it is what takes all memory.
+        """
+        suspected = jobs.c.interrupted >= MAX_INTERRUPTED
+        attempts = case((suspected, jobs.c.attempts), else_=jobs.c.attempts - 1)
+        return self._release(owner, {"attempts": attempts, "interrupted": jobs.c.interrupted + 1})
 
     def next_due(self, kind: JobKind, destination: str = "") -> float | None:
-        """Return when (epoch seconds) the next job of this kind can be leased; None when there is none."""
-        mine = (jobs.c.kind == kind, jobs.c.destination == destination)
+        """Return when (epoch seconds) the next job of a kind can be leased; None when there is none or it is held."""
+        mine = (jobs.c.kind == kind, jobs.c.destination == destination, not_(is_held(STAGES[kind])))
         with reading(self._engine) as tx:
             ready = tx.scalar(select(func.min(jobs.c.due)).where(_READY, *mine))
             leased = tx.scalar(select(func.min(jobs.c.expires)).where(_LEASED, *mine))
@@ -169,7 +217,7 @@ class Queue:
         Raises:
             NotFoundError: no such job, or it is done or being worked on.
         """
-        values: dict[str, object] = {"state": JobState.READY, "attempts": 0, "error": None}
+        values: dict[str, Any] = {"state": JobState.READY, "attempts": 0, "interrupted": 0, "error": None}
         values |= {"due": self._clock(), "updated": self._clock()}
         self._change(tx, job, (JobState.DEAD, JobState.READY), values)
 
@@ -196,9 +244,16 @@ class Queue:
 
     def listing(self, states: Sequence[JobState], limit: int = 1000) -> list[JobRow]:
         """Return jobs in the given states, oldest first."""
-        query = select(*_COLUMNS).where(jobs.c.state.in_(states)).order_by(jobs.c.job).limit(limit)
+        wanted = [text(f"state = '{state.value}'") for state in states]  # so that each finds its partial index
+        query = union_all(*(select(select(*_COLUMNS).where(state).subquery()) for state in wanted))
         with reading(self._engine) as tx:
-            return [_row(row) for row in tx.execute(query)]
+            return [_row(row) for row in tx.execute(query.order_by("job").limit(limit))]
+
+    def waiting(self, kind: JobKind, limit: int) -> int:
+        """Return how many jobs of a kind wait, counting no further than `limit`."""
+        query: Select[int] = select(literal_column("1", Integer)).where(_READY, jobs.c.kind == kind).limit(limit)
+        with reading(self._engine) as tx:
+            return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
 
     def of_subject(self, tx: Connection, kind: JobKind, subject: str) -> list[JobRow]:
         """Return the jobs of one kind about one subject."""
@@ -210,6 +265,46 @@ class Queue:
         query = select(jobs.c.kind, jobs.c.state, func.count()).group_by(jobs.c.kind, jobs.c.state)
         with reading(self._engine) as tx:
             return {(JobKind(kind), JobState(state)): count for kind, state, count in tx.execute(query)}
+
+    def _first(self, tx: Connection, kind: JobKind, destination: str, now: float, limit: int) -> list[Row[Any]]:
+        """Return the jobs whose turn it is, at most `limit`, the first one perhaps from a lower priority."""
+        wanted = (_READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
+        query = select(jobs).where(*wanted, not_(is_held(STAGES[kind]))).order_by(*_ORDER)
+        rows = list(tx.execute(query.limit(limit)))
+        queue = (kind, destination)
+        if len(rows) < limit or rows[-1].priority <= Priority.ROUTINE:  # those below are reached anyway
+            self._ahead[queue] = 0
+            return rows
+        self._ahead[queue] = self._ahead.get(queue, 0) + limit
+        if self._ahead[queue] < SHARE:
+            return rows
+        lowest = self._lowest_next.get(queue, False)
+        ceiling = Priority.ROUTINE + 1 if lowest else rows[-1].priority
+        below = tx.execute(query.where(jobs.c.priority < ceiling).limit(1)).one_or_none()
+        self._lowest_next[queue] = not lowest
+        if below is None:
+            return rows
+        self._ahead[queue] = 0
+        return [below, *rows[: limit - 1]]
+
+    def _heed_clock(self, tx: Connection, now: float) -> None:
+        """After the clock was set back, let what it dated in the future count from now on.
+
+        What waits would wait as long as the clock went back; what is leased keeps its whole term, so that nobody else
+        takes it while it is being worked on, and is free again no later than that.
+        """
+        if now < self._latest or not self._latest:
+            late = jobs.c.updated > now + BUSY_SECONDS  # others may have waited that long with the time they read
+            tx.execute(update(jobs).where(_READY, late, jobs.c.due > now).values(due=now, updated=now))
+            term = jobs.c.expires - jobs.c.updated
+            tx.execute(update(jobs).where(_LEASED, late).values(expires=now + term, updated=now))
+        self._latest = now
+
+    def _release(self, owner: str, changed: dict[str, Any]) -> int:
+        held = or_(jobs.c.owner == owner, jobs.c.owner.startswith(f"{owner}:", autoescape=True))
+        values = {**_UNHELD, "due": self._clock(), "updated": self._clock(), **changed}
+        with transaction(self._engine) as tx:
+            return tx.execute(update(jobs).where(_LEASED, held).values(values)).rowcount
 
     def _settle(self, tx: Connection, lease: Lease, **changed: object) -> None:
         held = and_(jobs.c.job == lease.job_id, jobs.c.state == JobState.LEASED, jobs.c.token == lease.token)
@@ -224,7 +319,7 @@ class Queue:
         live = (JobState.READY, JobState.LEASED)
         tx.execute(update(jobs).where(*key, jobs.c.state.in_(live)).values(values))
 
-    def _change(self, tx: Connection, job: int, states: Sequence[JobState], values: dict[str, object]) -> None:
+    def _change(self, tx: Connection, job: int, states: Sequence[JobState], values: dict[str, Any]) -> None:
         found = and_(jobs.c.job == job, jobs.c.state.in_(states))
         if not tx.execute(update(jobs).where(found).values(values)).rowcount:
             raise NotFoundError(f"Job {job} is not there, done already, or being worked on: `radnode jobs show {job}`.")

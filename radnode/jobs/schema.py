@@ -75,7 +75,11 @@ jobs = Table(
     Column("destination", String(32), nullable=False, server_default=""),
     Column("state", String(8), nullable=False),
     Column("priority", Integer, nullable=False, server_default="0"),
+    Column("turn", Integer, nullable=False, server_default="0"),  # see `radnode.jobs.turns`
+    Column("study", String(32)),  # whose turns it takes; none where nobody shares
+    Column("opens", String(16)),  # the peer, where it was the first of its study to wait
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("interrupted", Integer, nullable=False, server_default="0"),  # how often the whole node died with it leased
     Column("due", Float, nullable=False),
     Column("owner", String(64)),
     Column("token", String(32)),
@@ -87,15 +91,34 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
-# Partial indexes: finished jobs are in neither, so that a queue does not slow down with its history.
+# What is held back for now: work of a stage, by an operator; or images, by the node itself (`radnode.jobs.holds`).
+holds = Table(
+    "holds",
+    metadata,
+    Column("hold", String(16), primary_key=True),
+    Column("since", Float, nullable=False),
+)
+
+# Partial indexes: finished jobs are in none, so that a queue does not slow down with its history.
 Index(
     "jobs_ready",
     jobs.c.kind,
     jobs.c.destination,
     jobs.c.priority.desc(),
+    jobs.c.turn,
     jobs.c.due,
     jobs.c.job,
     sqlite_where=text("state = 'ready'"),
+)
+Index(
+    "jobs_study",
+    *(jobs.c.study, jobs.c.priority, jobs.c.turn),
+    sqlite_where=text("state = 'ready' AND study IS NOT NULL"),
+)
+Index(
+    "jobs_opens",
+    *(jobs.c.opens, jobs.c.priority, jobs.c.turn),
+    sqlite_where=text("state = 'ready' AND opens IS NOT NULL"),
 )
 Index("jobs_leased", jobs.c.expires, sqlite_where=text("state = 'leased'"))
 Index("jobs_dead", jobs.c.updated, sqlite_where=text("state = 'dead'"))

@@ -131,6 +131,17 @@ def audit(entries: int) -> None:
     measure(entries)
 
 
+@cli.command()
+@click.option(
+    "--finished", default=10_000_000, show_default=True, type=click.IntRange(1), help="Jobs; 250 bytes of disk each."
+)
+def queue(finished: int) -> None:
+    """Lease and finish jobs beside finished ones and in an empty table; pick-up by a sleeper; who waits for whom."""
+    from benchmarks.queue import measure  # noqa: PLC0415
+
+    _run(lambda folder: measure(finished, folder, click.echo))
+
+
 def _named(names: str, known: Mapping[str, _T]) -> list[_T]:
     """Return what is known by these names, which commas separate."""
     for name in names.split(","):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,35 +11,18 @@ from pathlib import Path
 import pytest
 from support import films
 from support.crash import SUCCESS, CrashNode, Ledger, assert_one_report_each, report_counts
+from support.disk import fill, small_disk
 from support.node import Orthanc, free_port, wait_for
 
 from radnode.errors import DestinationUnavailable
 
 OUT_OF_RESOURCES = 0xA700
-MEGABYTES = 24
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m,mode=0700", "tmpfs", folder], check=True)
-    try:
+    with small_disk(tmp_path / "disk") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(ballast: Path) -> None:
-    """Write until nothing more fits."""
-    with ballast.open("ab", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
 
 
 def refusals(ledger: Ledger, count: int) -> list[str]:
@@ -54,7 +36,7 @@ def refusals(ledger: Ledger, count: int) -> list[str]:
     return said
 
 
-def test_full_disk_answers_a700_keeps_nothing_half_and_recovers_by_itself(disk: Path, tmp_path: Path) -> None:
+def test_row_23_full_disk_answers_a700_keeps_nothing_half_and_recovers_by_itself(disk: Path, tmp_path: Path) -> None:
     port = free_port()
     with (
         CrashNode(disk / "node", pacs_port=port) as node,

@@ -167,42 +167,19 @@ def test_run_is_less_than_100_ms_behind_and_signs_at_the_end(node: Node) -> None
     assert node.verified().signed == 10
 
 
-def test_run_returns_early_when_woken(node: Node) -> None:
-    stop, waits = threading.Event(), []
-
-    def wake(seconds: float) -> None:
-        waits.append(seconds)
-        if len(waits) == 1:
-            node.add(2)
-        else:
-            stop.set()
-
-    sequencer = node.sequencer()
-    sequencer.acquire()
-    sequencer.run(stop, wake)
-    assert sequencer.size == 2
-    sequencer.close()
-    assert all(0 < seconds <= 0.05 for seconds in waits)
-
-
 def test_commits_in_quick_succession_share_batches_and_are_in_the_trail_within_100_ms(node: Node) -> None:
-    stop, rung, steps = threading.Event(), threading.Event(), list[int]()
+    stop, steps = threading.Event(), list[int]()
     sequencer = node.sequencer()
     sequencer.acquire()
     step = sequencer.step
     sequencer.step = lambda: steps.append(step()) or steps[-1]
 
-    def wake(seconds: float) -> None:
-        rung.wait(seconds)
-        rung.clear()
-
-    thread = threading.Thread(target=sequencer.run, args=(stop, wake))
+    thread = threading.Thread(target=sequencer.run, args=(stop,))
     thread.start()
     delays = []
     begun = time.monotonic()
     for number in range(1, 201):
         node.add(1)
-        rung.set()
         if number % 40 == 0:
             added = time.monotonic()
             while sequencer.size < number and time.monotonic() - added < 5:
@@ -210,7 +187,6 @@ def test_commits_in_quick_succession_share_batches_and_are_in_the_trail_within_1
             delays.append(time.monotonic() - added)
     elapsed = time.monotonic() - begun
     stop.set()
-    rung.set()
     thread.join()
     sequencer.close()
     assert sum(steps) == 200

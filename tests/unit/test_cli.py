@@ -249,6 +249,28 @@ def test_dead_job_is_retried_and_discarded_under_audit(run: Run, node: Node) -> 
     assert about == [(result.patient, result.study, result.instance)]
 
 
+def test_stage_is_paused_and_resumed_under_audit_and_the_listing_and_check_say_so(run: Run, node: Node) -> None:
+    assert run("jobs", "pause", "deliver")[:2] == (0, "deliver is paused.\n")
+    assert run("jobs", "pause")[1] == "analyse is paused.\ndeliver was paused already.\n"
+    assert node.queue.lease(JobKind.DELIVER, "t:1", 60, 1, "archive") == []
+    assert "Deliveries are paused (`radnode jobs resume deliver` goes on) since 20" in run("jobs", "list")[2]
+    code, out, _ = run("check")
+    assert code == 1 and "BAD  holds: Deliveries are paused" in out
+    assert run("jobs", "resume", "deliver", "analyse")[:2] == (0, "deliver is resumed.\nanalyse is resumed.\n")
+    assert run("jobs", "resume", "analyse")[1] == "analyse was resumed already.\n"
+    assert "paused" not in run("jobs", "list")[2]
+    assert len(node.queue.lease(JobKind.DELIVER, "t:1", 60, 1, "archive")) == 1
+    node.queue.release("t")
+    details = [entry["detail"] for entry in tail(run) if entry["event"].endswith("job_changed")]
+    assert details[-4:] == [
+        {"change": "paused", "job_kind": "deliver"},
+        {"change": "paused", "job_kind": "analyse"},
+        {"change": "resumed", "job_kind": "deliver"},
+        {"change": "resumed", "job_kind": "analyse"},
+    ]
+    assert run("jobs", "pause", "receive")[0] == 2
+
+
 def test_trail_is_shown_and_verified_and_a_changed_byte_is_1(run: Run, node: Node) -> None:
     run("results", "list")
     assert json.loads(run("audit", "show", "1", "--identity")[1])["identity"]["PatientID"]

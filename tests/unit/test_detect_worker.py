@@ -16,6 +16,8 @@ from radnode.detect.worker import TROUBLE_SECONDS, elements
 from radnode.errors import DecoderUnavailable, KeyUnavailable, StoreUnavailable
 from radnode.jobs import database
 from radnode.model import Analysis, JobKind, JobState, Reason
+from radnode.rules import Rules
+from radnode.settings import RuleSettings
 
 
 @pytest.fixture
@@ -37,6 +39,19 @@ def test_batch_is_analysed_and_committed_with_delivery_jobs_and_audit(bench: Wor
     assert events == ["image_received"] * 3 + ["image_analysed", "report_created"] * 3
     assert bench.outcomes()["1.2.3.2"] == ("finding", None)
     assert bench.outcomes()["1.2.3.1"] == ("no_finding", None)
+
+
+def test_lease_lasts_as_long_as_every_detector_may_take_to_load_and_to_run(tmp_path: Path) -> None:
+    bench = WorkerBench(tmp_path, load_seconds=1000, timeout_seconds=100, batch=2, decode_seconds=10)
+    bench.worker._rules = Rules([RuleSettings(detect=("cxr", "ct")), RuleSettings(detect=("ct",))])
+    bench.receive(1)
+    expires: list[float | None] = []
+    bench.analyser.answers["1.2.3.1"] = lambda: (
+        expires.append(bench.rooms.queue.next_due(JobKind.ANALYSE)) or NO_FINDING
+    )
+    bench.worker.step()
+    assert expires[0] == bench.rooms.now + 2 * (1000 + 100) + 2 * 10 + 60
+    bench.rooms.close()
 
 
 def test_image_that_fails_for_good_is_reported_and_done_at_once(bench: WorkerBench) -> None:

@@ -48,7 +48,7 @@ def plans(rooms: Rooms, work: Any) -> list[str]:
     found = []
     with rooms.engine.connect() as connection:
         for statement, parameters in statements:
-            if re.match(r"SELECT|UPDATE|DELETE", statement):
+            if re.match(r"SELECT|UPDATE|DELETE", statement) and not isinstance(parameters, list):
                 rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
                 found += [str(row[-1]) for row in rows]
     return found
@@ -76,6 +76,8 @@ def test_lease_finish_and_next_due_touch_no_finished_job(rooms: Rooms) -> None:
     assert any("jobs_leased" in plan for plan in found)
     assert any("PRIMARY KEY" in plan for plan in found)
     for plan in found:
+        if plan.startswith("SCALAR SUBQUERY"):  # a heading; its own steps follow
+            continue
         assert plan.startswith("SEARCH") or "USING INDEX jobs_leased" in plan or "USING INDEX jobs_ready" in plan, plan
         assert "TEMP B-TREE" not in plan
 
