@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from radnode import baton
 from radnode.audit.events import AuditRecord
 from radnode.errors import StoreUnavailable
+from radnode.failpoints import reach
 from radnode.jobs.index import InstanceRow, add_instance
 from radnode.jobs.writer import Writer
 from radnode.model import JobKind
@@ -115,6 +116,7 @@ class Arrivals:
                 self._stores.queue.add_all(tx, JobKind.ANALYSE, subjects)
             if added:
                 self._stores.audit.append(tx, [ticket.entry for ticket in added])
+            reach("arrival-uncommitted")
         for ticket, is_new in zip(group, new, strict=True):
             ticket.outcome = is_new
 

@@ -65,7 +65,7 @@ class RadiologistAssistant:
 
         Raises:
             InputError: the image is not one that the node would accept from a peer.
-            ConfigError: no rule names a detector for it.
+            ConfigError: no rule names a detector of images for it; those of whole series work in a serving node.
         """
         part10 = _encode(image)
         meta = read_file_meta(part10)
@@ -81,18 +81,19 @@ class RadiologistAssistant:
             syntax,
         )
         decision = self._node.rules.decide({**elements(header, self._node.rules.keywords()), CALLING_AE: title})
-        if not decision.detect:
-            raise ConfigError("No rule names a detector for this image; see [[rules]] in the configuration.")
-        tasks = [self._analyser.task(name, header, part10) for name in decision.detect]
+        names = [name for name in decision.detect if not self._analyser.looks_at_series(name)]
+        if not names:
+            raise ConfigError("No rule names a detector of images for this one; see [[rules]] in the configuration.")
+        tasks = [self._analyser.task(name, header, part10) for name in names]
         for batch in self._analyser.decode(tasks):
             batch.run()
-        names = self._node.pseudonyms
+        pseudonyms = self._node.pseudonyms
         record = AuditRecord(
             events.IMAGE_ANALYSED,
             self._actor,
-            patient=names.patient(identity.IssuerOfPatientID, identity.PatientID),
-            study=names.study(identity.StudyInstanceUID),
-            instance=names.instance(identity.SOPInstanceUID),
+            patient=pseudonyms.patient(identity.IssuerOfPatientID, identity.PatientID),
+            study=pseudonyms.study(identity.StudyInstanceUID),
+            instance=pseudonyms.instance(identity.SOPInstanceUID),
             model=", ".join(f"{task.analysis.model.name} {task.analysis.model.version}" for task in tasks),
             detail={"command": "analyze_image"},
             identity={"PatientID": identity.PatientID, "StudyInstanceUID": identity.StudyInstanceUID},

@@ -7,7 +7,6 @@ nothing of pynetdicom.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,6 +15,7 @@ from radnode.audit import events
 from radnode.audit.events import Action, Actor, AuditOutcome, AuditRecord
 from radnode.duplicates import same_instance
 from radnode.errors import DuplicateInstance, RadnodeError
+from radnode.failpoints import reach
 from radnode.identify import Identity
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, find_instance, get_instance
@@ -96,6 +96,7 @@ class Intake:
         record = _record(actor, request, receipt, identity, Action.CREATE)
         try:
             if self._arrivals.commit(Arrival(row, record, enqueue)):
+                reach("image-committed")
                 return receipt
         except Exception:
             self._discard(row)
@@ -107,10 +108,14 @@ class Intake:
 
     def _discard(self, row: InstanceRow) -> None:
         """Remove the object of a commit that failed, unless the index names it: perhaps only the answer was lost."""
-        with contextlib.suppress(RadnodeError), reading(self._stores.engine) as tx:
-            found = find_instance(tx, row.instance)
-            if found is None or found.object_id != row.object_id:
-                self._stores.vault.discard(row.object_id)
+        try:
+            with reading(self._stores.engine) as tx:
+                found = find_instance(tx, row.instance)
+        except RadnodeError:
+            self._stores.vault.leave(row.object_id)
+            return
+        if found is None or found.object_id != row.object_id:
+            self._stores.vault.discard(row.object_id)
 
     def _pseudonymise(self, identity: Identity, size: int) -> Receipt:
         names = self._stores.pseudonyms
@@ -136,6 +141,7 @@ class Intake:
         record = _record(actor, request, receipt, identity, Action.READ if same else Action.UPDATE)
         with transaction(self._stores.engine) as tx:
             self._stores.audit.record(tx, record)
+        reach("duplicate-compared")
         if not same:
             raise DuplicateInstance("This SOP Instance UID is kept already, with other bytes.")
         return replace(receipt, known=True)

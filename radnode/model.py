@@ -27,6 +27,10 @@ class Reason(enum.StrEnum):
     UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric_interpretation"
     MULTI_FRAME = "multi_frame"
     TOO_SMALL = "image_too_small"
+    TOO_FEW_IMAGES = "too_few_images"
+    TOO_MANY_IMAGES = "too_many_images"
+    NOT_A_VOLUME = "not_a_volume"
+    IMAGE_UNREADABLE = "image_unreadable"
     PIXELS_UNDECODABLE = "pixels_undecodable"
     DECODER_CRASHED = "decoder_crashed"
     DECODER_TIMEOUT = "decoder_timeout"
@@ -55,6 +59,10 @@ _REASON_TEXT = {
     Reason.UNSUPPORTED_PHOTOMETRIC: "The detector does not accept this photometric interpretation.",
     Reason.MULTI_FRAME: "The detector does not accept multi-frame images.",
     Reason.TOO_SMALL: "The image is smaller than the detector needs.",
+    Reason.TOO_FEW_IMAGES: "The series has fewer images than the detector needs.",
+    Reason.TOO_MANY_IMAGES: "The series has more images than the detector accepts.",
+    Reason.NOT_A_VOLUME: "The images of the series do not form one volume.",
+    Reason.IMAGE_UNREADABLE: "An image of the series could not be read.",
     Reason.PIXELS_UNDECODABLE: "The pixel data could not be decoded.",
     Reason.DECODER_CRASHED: "The pixel decoder crashed on this image.",
     Reason.DECODER_TIMEOUT: "The pixel decoder did not finish in time.",
@@ -74,6 +82,9 @@ _DECLINED = frozenset(
         Reason.UNSUPPORTED_PHOTOMETRIC,
         Reason.MULTI_FRAME,
         Reason.TOO_SMALL,
+        Reason.TOO_FEW_IMAGES,
+        Reason.TOO_MANY_IMAGES,
+        Reason.NOT_A_VOLUME,
     }
 )
 
@@ -93,7 +104,8 @@ class Region:
 
     `points` are (column, row) pairs; (0.0, 0.0) is the top left corner of the top left pixel
     (PS3.3 C.18.6.1.1). A box is its four corners clockwise from the top left; a contour is a polygon
-    whose last point is not repeated. `frame` is 1-based, None for a single-frame image.
+    whose last point is not repeated. `frame` is 1-based, None for a single-frame image; of a series it says which of
+    the analysed images, in their order.
     """
 
     kind: Literal["box", "contour"]
@@ -126,11 +138,12 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What one detector said about one image.
+    """What one detector said about one image, or about one series.
 
     `target` is what it looks for (the concept that is absent when nothing was found). `score` (0..1) is that
     of the whole image and `peak` the (column, row) of its highest point, both also below the threshold; both
-    are None when the detector did not run. `reason` is set exactly when the outcome is FAILED or NOT_ATTEMPTED.
+    are None when the detector did not run, and a series has no `peak`. `reason` is set exactly when the outcome
+    is FAILED or NOT_ATTEMPTED.
     """
 
     outcome: Outcome
@@ -255,6 +268,7 @@ class JobKind(enum.StrEnum):
     """What a job asks for."""
 
     ANALYSE = "analyse"
+    SERIES = "series"
     DELIVER = "deliver"
     COMMIT = "commit"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from radnode.commitments import Commitments
 from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
 from radnode.jobs import schema
+from radnode.jobs.completion import Completion
 from radnode.jobs.database import create_tables, open_database, reading, transaction
 from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
@@ -145,6 +147,11 @@ class Node:
         return Pressure(self.stores, settings.data_dir, settings.queue, settings.storage, self.actor(), logger())
 
     @cached_property
+    def completion(self) -> Completion:
+        """Knows which series are complete."""
+        return Completion(self.engine, self.queue, self.settings.completion)
+
+    @cached_property
     def results(self) -> Results:
         """Keeps what was found."""
         return Results(self.stores)
@@ -170,15 +177,22 @@ class Node:
 
     def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
         """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
+        return self.compose_series([header], analysis, received, ())
+
+    def compose_series(
+        self, headers: Sequence[Dataset], analysis: Analysis, received: float, predecessors: Sequence[Dataset]
+    ) -> Report:
+        """Build and encode the report of one analysis of several images; `predecessors` are reports before it."""
         from radnode.report.sr import build_report, encode_report  # noqa: PLC0415 (highdicom takes a second to import)
 
         report = build_report(
-            [header],
+            headers,
             analysis,
             accepted_at=datetime.fromtimestamp(received, UTC).astimezone(),
             content_qualification=self.settings.report.content_qualification,
             software_version=radnode.__version__,
             station_name=self.settings.node.ae_title,
+            predecessors=predecessors,
         )
         return Report(str(report.SOPInstanceUID), encode_report(report))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from radnode.errors import ContextMismatch, IdentityMismatch, ObjectTooLarge, RadnodeError
+from radnode.failpoints import reach
 from radnode.identify import Identifier, Identity, check_uid
 from radnode.model import StoreRequest
 from radnode.part10 import file_header
@@ -71,6 +72,7 @@ class InstanceReception(Generic[T]):
             return  # what comes now lands in the same place and is dropped
         self._size += count
         self._filled += count
+        reach("data-arrives")
         try:
             if self._size > self._max_bytes:
                 raise ObjectTooLarge(f"The object has more than {self._max_bytes} bytes (node.max_object_bytes).")
@@ -97,8 +99,10 @@ class InstanceReception(Generic[T]):
             named = (self._request.sop_class_uid, self._request.sop_instance_uid)
             if (identity.SOPClassUID, identity.SOPInstanceUID) != named:
                 raise IdentityMismatch("SOP class or instance UID of the data set are not those of the command.")
+            reach("image-identified")
             object_id = self._write(identity.StudyInstanceUID).commit(rest)
             self._writer = None
+            reach("object-durable")
         finally:
             self._forget()
         return self._keep(identity, object_id, self._size)

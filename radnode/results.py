@@ -6,7 +6,6 @@ delivery jobs and the audit entries are one commit; so is the end of the job tha
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from sqlalchemy import Connection
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.errors import RadnodeError
+from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
 from radnode.jobs.queue import JobRow
@@ -60,11 +60,17 @@ class Results:
         self._stores = stores
 
     def prepare(
-        self, instance: InstanceRow, source: Mapping[str, str], analysis: Analysis, report: Report
+        self,
+        instance: InstanceRow,
+        source: Mapping[str, str],
+        analysis: Analysis,
+        report: Report,
+        images: Sequence[str] = (),
     ) -> Prepared | None:
         """Seal one result and make it durable; None when the same result is stored already.
 
-        `source` holds PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID as received.
+        `source` holds PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID as received. Where a whole
+        series was analysed, `images` are the SOP Instance UIDs that `Region.frame` counts, and `instance` the first.
         """
         identifier = self._stores.pseudonyms.result(instance.instance, report.SOPInstanceUID)
         with reading(self._stores.engine) as tx:
@@ -73,13 +79,17 @@ class Results:
         created = self._stores.clock()
         document = {"id": identifier, "created": created, **_analysis(analysis)}
         document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+        if images:
+            document["source"]["images"] = list(images)
         document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
         object_id = self._stores.vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
+        reach("findings-sealed")
         try:
             report_id = self._stores.vault.put(instance.study, Kind.REPORT, report.part10)
         except RadnodeError:
             self._stores.vault.discard(object_id)
             raise
+        reach("result-sealed")
         row = ResultRow(
             result=identifier,
             instance=instance.instance,
@@ -119,12 +129,16 @@ class Results:
 
     def discard(self, prepared: Sequence[Prepared]) -> None:
         """Remove the objects of results whose commit did not happen; what the index names stays."""
-        for result in prepared:
-            with contextlib.suppress(RadnodeError), reading(self._stores.engine) as tx:
-                found = find_result(tx, result.row.result)
-                if found is None or found.object_id != result.row.object_id:
-                    self._stores.vault.discard(result.row.object_id)
-                    self._stores.vault.discard(result.row.report_id)
+        for row in (result.row for result in prepared):
+            try:
+                with reading(self._stores.engine) as tx:
+                    found = find_result(tx, row.result)
+                discard = self._stores.vault.discard
+            except RadnodeError:
+                found, discard = None, self._stores.vault.leave
+            if found is None or found.object_id != row.object_id:
+                discard(row.object_id)
+                discard(row.report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""

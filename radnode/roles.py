@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from radnode.audit import events
 from radnode.audit.events import Actor
@@ -32,15 +32,31 @@ if TYPE_CHECKING:
     from radnode.deliver.commitment import Reporter
     from radnode.deliver.outbox import Courier
     from radnode.deliver.promises import Promises
+    from radnode.detect.analyser import Analyser
     from radnode.intake import Receipt
     from radnode.network.hooks import AssociationEvent, CommitmentHooks, ReportChannel
     from radnode.node import Node
     from radnode.reception import InstanceReception
+    from radnode.results import Results
+    from radnode.rules import Rules
+    from radnode.settings import DetectSettings
 
 Role = Callable[["Node", threading.Event], None]
 PATIENCE_SECONDS = 2.0  # how long a role sleeps when nobody rings
 STANDBY_SECONDS = 0.5  # how often a second sequencer asks for the lock
 PAUSE_SECONDS = 1.0  # after trouble of this node's own (database, disk)
+
+
+class _Parts(TypedDict):
+    """What both parts of the worker are made of."""
+
+    results: Results
+    rules: Rules
+    analyser: Analyser
+    settings: DetectSettings
+    actor: Actor
+    owner: str
+    log: Log
 
 
 class _Logged:
@@ -184,8 +200,9 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
 
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
-    from radnode.detect.loading import Loading  # noqa: PLC0415
-    from radnode.detect.worker import Worker  # noqa: PLC0415 (the one role that imports torch)
+    from radnode.detect.loading import Loading  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
+    from radnode.detect.worker import Worker  # noqa: PLC0415
 
     if find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
@@ -198,16 +215,21 @@ def worker(node: Node, stop: threading.Event) -> None:
         if loaded is not None:
             logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
     this = owner("worker")
-    work = Worker(
+    stores, parts = (
         node.stores,
-        results=node.results,
-        rules=node.rules,
-        analyser=analyser,
-        compose=node.compose,
-        settings=node.settings.detect,
-        actor=node.actor(),
-        owner=this,
-        log=logger(),
+        _Parts(
+            results=node.results,
+            rules=node.rules,
+            analyser=analyser,
+            settings=node.settings.detect,
+            actor=node.actor(),
+            owner=this,
+            log=logger(),
+        ),
+    )
+    work = Worker(stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
+    series = SeriesWorker(
+        stores, compose=node.compose_series, completion=node.completion, stopping=stop.is_set, **parts
     )
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")
@@ -217,9 +239,9 @@ def worker(node: Node, stop: threading.Event) -> None:
                 if interrupted:
                     node.queue.release(this, counted=False)
                     interrupted = False
-                if work.step():
+                if work.step() + series.step():
                     continue
-                due = node.queue.next_due(JobKind.ANALYSE)
+                due = min(filter(None, (node.queue.next_due(JobKind.ANALYSE), series.next_due())), default=None)
             except RadnodeError as error:  # trouble of this node's own is waited for, never fatal
                 logger().error("step_failed", **describe(error))
                 interrupted = True

@@ -177,7 +177,22 @@ class DetectSettings(_Section):
     load_seconds: Seconds = 120.0
     timeout_seconds: Seconds = 60.0
     decode_seconds: Seconds = 30.0
+    series_seconds: Seconds = 600.0
     max_attempts: int = Field(default=3, ge=1)
+
+
+class CompletionSettings(_Section):
+    """When a series is complete, for detectors that look at whole series; see `radnode.readiness`."""
+
+    quiet_seconds: Seconds = 20.0
+    expected_instances: int = Field(default=0, ge=0)
+    force_seconds: Seconds = 600.0
+
+    @model_validator(mode="after")
+    def _force_is_last(self) -> CompletionSettings:
+        if self.force_seconds < self.quiet_seconds:
+            raise ValueError("force_seconds is at least quiet_seconds: it is for series that are never quiet")
+        return self
 
 
 class ReportSettings(_Section):
@@ -218,6 +233,7 @@ class Settings(BaseSettings):
     keys: KeysSettings = KeysSettings()
     audit: AuditSettings = AuditSettings()
     detect: DetectSettings = DetectSettings()
+    completion: CompletionSettings = CompletionSettings()
     report: ReportSettings = ReportSettings()
     deliver: DeliverSettings = DeliverSettings()
 

@@ -1,7 +1,7 @@
 """`radnode serve`: starts the roles as processes, restarts what dies, drains them on SIGTERM, and dies with them.
 
-At its start it repairs what a crash left: leases of dead processes and objects that no row names. It holds no
-connection to a peer and imports neither pynetdicom nor torch.
+At its start and after each death it repairs what was left (`radnode.repair`). It holds no connection to a peer and
+imports neither pynetdicom nor torch.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import radnode
+from radnode import repair
 from radnode.audit import events
 from radnode.errors import ConfigError, RadnodeError
 from radnode.listening import Endpoints
 from radnode.node import Node
 from radnode.observe import configure, describe
 
-# The order in which they stop: who brings work before who does it, the trail after all that is recorded in it.
+# The sequencer stops last: the trail holds what the others did until their end.
 ORDER = ("intake", "worker", "deliver", "sequencer")
 CONFIG_EXIT = ConfigError.exit_code
 POLL_SECONDS = 0.2
@@ -62,6 +63,7 @@ class Supervisor:
         self._children: dict[Seat, _Child] = {}
         self._restart_at: dict[Seat, float] = {}
         self._backoff: dict[Seat, float] = {}
+        self._unrepaired: dict[Seat, int] = {}  # the dead process whose leases could not be given back yet
         self._locks: dict[str, int] = {}
         self._stop = threading.Event()
         self._log = configure("supervisor")
@@ -109,15 +111,11 @@ class Supervisor:
             self._locks[role] = lock
 
     def _repair(self) -> None:
-        """Give back the leases of processes that can no longer live, and the room of objects that no row names."""
-        leases = sum(self._node.queue.recover(role) for role in self._roles)
-        leftovers = self._node.sweep()
-        for role in self._locks:
-            for socket in self._run.glob(f"{role}-*.sock"):
-                socket.unlink()
+        """Put right what processes left that can no longer live, and say it in one line."""
+        repaired = repair.at_start(self._node, self._locks)
         self._log.info("started", pid=os.getpid(), version=radnode.__version__)
-        if leases or leftovers:
-            self._log.warning("repaired", job=leases, count=leftovers)
+        if repaired != repair.Repaired():
+            self._log.warning("start_repaired", **asdict(repaired))
 
     def _start(self, seat: Seat) -> None:
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # spinning threads starve a listener beside them
@@ -154,20 +152,22 @@ class Supervisor:
         backoff = 0.0 if steady else self._backoff.get(seat, 0.0)
         self._backoff[seat] = min(MAX_BACKOFF_SECONDS, max(0.5, 2 * backoff))
         self._restart_at[seat] = time.monotonic() + backoff
+        pid = child.process.pid
         try:
-            for socket in self._run.glob(f"{seat.role}-{child.process.pid}-*.sock"):
-                socket.unlink(missing_ok=True)
-            self._node.sweep()
-            leases = self._node.queue.release(seat.role)
-        except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` asks again
-            self._log.error("role_died", rule=seat.role, exit=code, pid=child.process.pid, **describe(error))
+            repaired = repair.after_death(self._node, seat.role, pid)
+        except (RadnodeError, OSError) as error:  # a full disk ends no node: `_restart` tries again
+            self._unrepaired[seat] = pid
+            self._log.error("role_died", rule=seat.role, exit=code, pid=pid, **describe(error))
         else:
-            self._log.error("role_died", rule=seat.role, exit=code, pid=child.process.pid, count=leases)
+            put_right = {"leases": repaired.leases, "stretches": repaired.stretches}
+            self._log.error("role_died", rule=seat.role, exit=code, pid=pid, **put_right)
 
     def _restart(self, seat: Seat) -> None:
         """Start a process again; while the old leases of its role cannot be given back, wait."""
         try:
-            self._node.queue.release(seat.role)
+            if seat in self._unrepaired:
+                repair.after_death(self._node, seat.role, self._unrepaired[seat])
+                del self._unrepaired[seat]
             self._start(seat)
         except (RadnodeError, OSError) as error:  # no space, no memory, no process: later perhaps
             self._restart_at[seat] = time.monotonic() + MAX_BACKOFF_SECONDS / 10
@@ -176,25 +176,29 @@ class Supervisor:
             del self._restart_at[seat]
 
     def _drain(self, seconds: float) -> None:
-        """Stop the roles one after the other, each until its deadline; where the node cannot serve, that is near."""
+        """Stop the roles, then the sequencer, each until its deadline; where the node cannot serve, that is near."""
         self._log.info("stopping")
         if self._endpoints is not None:
             self._endpoints.close()  # once the listeners have closed them too, nobody can connect
-        for role in self._roles:
-            if role == "sequencer":
-                self._say_stopped()
-            processes = [child.process for child in self._children.values() if child.seat.role == role]
-            for process in processes:
-                process.terminate()
-            deadline = time.monotonic() + seconds
-            for process in processes:
-                try:
-                    process.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                _close(process)
+        children = self._children.values()
+        self._end([child for child in children if child.seat.role != "sequencer"], seconds)
+        self._say_stopped()
+        self._end([child for child in children if child.seat.role == "sequencer"], seconds)
         self._log.info("stopped")
+
+    def _end(self, children: Sequence[_Child], seconds: float) -> None:
+        """Stop these processes, all at once; who has not ended at the deadline is killed: nothing promised is lost."""
+        for child in children:
+            child.process.terminate()
+        deadline = time.monotonic() + seconds
+        for child in children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+                self._log.warning("drain_cut_short", rule=child.seat.role, pid=child.process.pid)
+            _close(child.process)
 
     def _say_stopped(self) -> None:
         try:

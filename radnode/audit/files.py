@@ -30,6 +30,16 @@ def segments(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
+def end_of_trail(folder: Path) -> tuple[int, int]:
+    """Return the number of the last whole entry (0: there is none), and how many bytes of a torn one follow it."""
+    found = segments(folder) if folder.is_dir() else []
+    if not found:
+        return 0, 0
+    first, path = found[-1]
+    data = path.read_bytes()
+    return first + data.count(b"\n") - 1, len(data) - (data.rfind(b"\n") + 1)
+
+
 def private_folder(folder: Path) -> None:
     """Make `folder` if need be, for its owner alone, and make its existence durable."""
     folder.mkdir(mode=FOLDER_MODE, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from radnode.audit.events import Actor, AuditRecord
@@ -91,6 +91,11 @@ class AuditLog:
 
 def _unwritten() -> AuditError:
     return AuditError("The audit entry could not be written; look at the disk and the database.")
+
+
+def count_entries(connection: Connection) -> int:
+    """Return how many entries were committed; their numbers have no gaps."""
+    return connection.scalar(select(func.max(audit_entries.c.seq))) or 0
 
 
 def line_of(seq: int, entry: str, prev: str) -> bytes:

@@ -25,6 +25,7 @@ from radnode.audit.log import audit_entries, line_of
 from radnode.audit.notes import Notes
 from radnode.audit.tree import Tree, leaf_hash
 from radnode.errors import AuditError
+from radnode.failpoints import reach
 
 FIRST_PREV = "0" * 64
 SEGMENT_BYTES = 64 * 1024 * 1024
@@ -116,6 +117,7 @@ class Sequencer:
             prev = leaves[-1].hex()
         if lines:
             self._open_segment().append(b"".join(lines))
+            reach("trail-appended")
             for leaf in leaves:
                 self._tree.append(leaf)
             self._prev, self._before = prev, before
@@ -130,6 +132,7 @@ class Sequencer:
         except OSError as error:
             raise AuditError(f"The checkpoint could not be written: {error.strerror}.") from None
         self._signed = checkpoint.size
+        reach("trail-signed")
         return checkpoint
 
     def run(self, stop: threading.Event) -> None:

@@ -16,6 +16,7 @@ from radnode.jobs.database import transaction
 from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
 from radnode.jobs.index import find_instance, find_result
 from radnode.jobs.queue import JobRow
+from radnode.jobs.series import find_series
 from radnode.model import JobKind, JobState
 from radnode.node import Node
 
@@ -38,18 +39,26 @@ def jobs() -> None:
 @json_option
 @click.option("--all", "everything", is_flag=True, help="Also what is done.")
 def list_(config: Path | None, as_json: bool, everything: bool) -> None:
-    """List what waits, what is being worked on, and the dead letters."""
+    """List what waits, what is being worked on, and the dead letters; then the series that are not complete yet."""
     states = [state for state in JobState if everything or state is not JobState.DONE]
     node = open_node(config)
     for what, since in held(node.engine).items():
         click.echo(f"{what.text} since {local_time(since)}.", err=True)
-    rows = node.queue.listing(states)
+    rows, waiting = node.queue.listing(states), node.completion.waiting()
     if as_json:
-        print_json([asdict(row) for row in rows])
+        common = {"job": None, "kind": JobKind.SERIES, "destination": "", "state": "waiting"}
+        series = [{**common, "subject": row.series, **asdict(row)} for row in waiting]
+        print_json([*(asdict(row) for row in rows), *series])
         return
-    table = [_columns(row) for row in rows]
     header = ("JOB", "KIND", "STATE", "DESTINATION", "PRIORITY", "TRIES", "DUE", "LAST ERROR")
-    print_table(header, table, "no jobs")
+    print_table(header, [_columns(row) for row in rows], "no jobs")
+    if waiting:
+        click.echo()
+        lines = [
+            (row.series, row.waiting, row.kept, row.expected or "-", local_time(row.since), local_time(row.last))
+            for row in waiting
+        ]
+        print_table(("SERIES NOT COMPLETE", "WAITING", "KEPT", "EXPECTED", "SINCE", "LAST IMAGE"), lines, "")
 
 
 def _columns(row: JobRow) -> tuple[object, ...]:
@@ -81,7 +90,7 @@ def retry(job: int, config: Path | None) -> None:
     with transaction(node.engine) as tx:
         node.queue.retry(tx, job)
         _record(node, tx, row, "retried")
-    node.bell.ring("worker" if row.kind is JobKind.ANALYSE else "deliver")
+    node.bell.ring("deliver" if row.kind is JobKind.DELIVER else "worker")
     node.settle_trail()
     click.echo(f"Job {job} is due now.")
 
@@ -136,10 +145,14 @@ def _switch(node: Node, stages: Sequence[str], *, paused: bool) -> None:
 
 def _record(node: Node, tx: Connection, row: JobRow, change: str) -> None:
     """Audit what was done to a job, with the patient whose image or result it is about."""
-    look = find_instance if row.kind is JobKind.ANALYSE else find_result
-    found = look(tx, row.subject)
     detail: dict[str, str | int] = {"job": row.job, "job_kind": row.kind.value, "change": change}
     record = AuditRecord(events.JOB_CHANGED, user(), detail=detail)
-    if found is not None:
-        record = replace(record, patient=found.patient, study=found.study, instance=found.instance)
+    if row.kind is JobKind.SERIES:
+        series = find_series(tx, row.subject)
+        record = record if series is None else replace(record, patient=series.patient, study=series.study)
+    else:
+        look = find_instance if row.kind is JobKind.ANALYSE else find_result
+        found = look(tx, row.subject)
+        if found is not None:
+            record = replace(record, patient=found.patient, study=found.study, instance=found.instance)
     node.audit.record(tx, record)

@@ -93,8 +93,12 @@ def describe(document: Document) -> list[str]:
         size = f", {finding['diameter_mm']:.0f} mm" if finding["diameter_mm"] is not None else ""
         lines.append(f"  {number}. {finding['meaning']}{site}, score {finding['score']:.2f}{size}{_where(finding)}")
     if document["score"] is not None:
-        column, row = document["peak"]
-        lines.append(f"  whole image: score {document['score']:.2f}, highest at column {column:.0f}, row {row:.0f}")
+        score = f"score {document['score']:.2f}"
+        if document["peak"] is None:
+            lines.append(f"  series:      {score}, {len(document['source']['images'])} images")
+        else:
+            column, row = document["peak"]
+            lines.append(f"  whole image: {score}, highest at column {column:.0f}, row {row:.0f}")
     lines.append(f"  model:       {model['name']} {model['version']} (device {model['device_uid']}), research use only")
     lines.append(f"  source:      SOP instance {document['source']['SOPInstanceUID']}")
     lines.append(f"  report:      SOP instance {document['report']['SOPInstanceUID']}")
@@ -111,7 +115,8 @@ def _where(finding: Document) -> str:
     if finding["region"] is None:
         return ""
     columns, rows = zip(*finding["region"]["points"], strict=True)
-    return f": columns {min(columns):.0f} to {max(columns):.0f}, rows {min(rows):.0f} to {max(rows):.0f}"
+    place = "" if finding["region"]["frame"] is None else f" image {finding['region']['frame']},"
+    return f":{place} columns {min(columns):.0f} to {max(columns):.0f}, rows {min(rows):.0f} to {max(rows):.0f}"
 
 
 def _score(document: Document) -> str:

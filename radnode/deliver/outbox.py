@@ -28,6 +28,7 @@ from radnode.errors import (
     SealBroken,
     StaleLease,
 )
+from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import ResultRow, get_result
 from radnode.model import JobKind, Lease
@@ -124,6 +125,7 @@ class Courier:
 
     def _deliver(self, peer: StoragePeer, lease: Lease) -> bytes | None:
         """Send a report, or see that it was sent; return it where the destination is to be asked for it."""
+        reach("delivery-leased")
         started = time.monotonic()
         is_sent = self._promises is not None and self._promises.is_sent(lease)
         with reading(self._stores.engine) as tx:
@@ -132,6 +134,7 @@ class Courier:
             report = self._stores.vault.get(result.report_id)
             if not is_sent:
                 peer.store(report)
+                reach("report-sent")
         except DestinationHolds:  # sent before, the answer lost: a report's UID derives from what it says
             self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
         except (DestinationRefused, NotFoundError, SealBroken, MalformedDataSet) as error:
@@ -186,8 +189,10 @@ class Courier:
                 else:
                     self._stores.queue.bury(tx, lease, str(error))
                 self._stores.audit.record(tx, record)
+                reach("delivery-uncommitted")
         except StaleLease:
             self._log.warning("lease_lost", result=lease.subject, job=lease.job_id)
+        reach("delivery-committed")
 
     def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
         """Put off what this attempt did not deliver, in this order: 2^n times the first pause, with jitter."""

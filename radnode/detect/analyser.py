@@ -16,8 +16,9 @@ from radnode.detect.detector import Detector
 from radnode.detect.gate import check
 from radnode.detect.loading import Loading
 from radnode.detect.manifest import Accepts
-from radnode.detect.package import load_package, load_trusted
+from radnode.detect.package import load_package, load_trusted, stated_level
 from radnode.detect.pixels import PixelImage
+from radnode.detect.series_detector import SeriesDetector
 from radnode.errors import DetectionError, NotFoundError, PackageError
 from radnode.model import Analysis, Code, ModelIdentity, Reason
 
@@ -25,11 +26,19 @@ RELOAD_SECONDS = 10.0
 _FINDING = Code("121071", "DCM", "Finding")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Loaded:
-    """A detector that is ready."""
+    """A detector of images that is ready."""
 
     detector: Detector
+    accepts: Accepts
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSeries:
+    """A detector of whole series that is ready."""
+
+    detector: SeriesDetector
     accepts: Accepts
 
 
@@ -64,11 +73,7 @@ class Task:
 
     def decline(self, reason: Reason) -> None:
         """Say why there is no result."""
-        if self.loaded is None:
-            self._analysis = Analysis.without_result(reason, _unavailable(self.name), _FINDING)
-        else:
-            detector = self.loaded.detector
-            self._analysis = Analysis.without_result(reason, detector.identity, detector.target)
+        self._analysis = declined(self.name, self.loaded, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ class Analyser:
         self._refused = refused
         self._loading = loading
         self._clock = clock
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: dict[str, Loaded | LoadedSeries] = {}
         self._tried: dict[str, float] = {}
 
     def start(self) -> None:
@@ -126,7 +131,7 @@ class Analyser:
         """
         self._decoder.start()
 
-    def load(self, name: str) -> Loaded | None:
+    def load(self, name: str) -> Loaded | LoadedSeries | None:
         """Return a detector, loading it at the first call; None when its package is not usable now."""
         if name not in self._loaded and self._clock() >= self._tried.get(name, 0.0):
             self._tried[name] = self._clock() + RELOAD_SECONDS
@@ -137,8 +142,11 @@ class Analyser:
                 if self._loading is not None:
                     self._loading.begin(folder)
                 package = load_package(folder, load_trusted(self._models))
-                detector = Detector(package, self._device, self._threads)
-                self._loaded[name] = Loaded(detector, package.manifest.accepts)
+                accepts, how = package.manifest.accepts, (package, self._device, self._threads)
+                whole = accepts.level == "series"
+                self._loaded[name] = (
+                    LoadedSeries(SeriesDetector(*how), accepts) if whole else Loaded(Detector(*how), accepts)
+                )
             except (PackageError, NotFoundError) as error:
                 self._refused(model, str(error))
             finally:
@@ -146,9 +154,25 @@ class Analyser:
                     self._loading.end()
         return self._loaded.get(name)
 
+    def looks_at_series(self, name: str) -> bool:
+        """Say whether a detector looks at whole series, one that does not load by what its manifest says."""
+        loaded = self.load(name)
+        if loaded is not None:
+            return isinstance(loaded, LoadedSeries)
+        try:
+            return stated_level(active(self._models, name)) == "series"
+        except NotFoundError:
+            return False
+
+    def load_series(self, name: str) -> LoadedSeries | None:
+        """Return a detector of whole series as `load` does; None where it is none, or not usable now."""
+        loaded = self.load(name)
+        return loaded if isinstance(loaded, LoadedSeries) else None
+
     def task(self, name: str, header: Dataset, part10: bytes) -> Task:
-        """Return the task of showing one image to one detector, declined already where the gate refuses it."""
-        task = Task(name, header, part10, self.load(name))
+        """Return the task of showing one image to a detector of images, declined already where the gate refuses it."""
+        loaded = self.load(name)
+        task = Task(name, header, part10, loaded if isinstance(loaded, Loaded) else None)
         if task.loaded is None:
             task.decline(Reason.MODEL_UNAVAILABLE)
         else:
@@ -171,7 +195,7 @@ class Analyser:
         for task in tasks:
             if task.loaded is None or not task.pending:
                 continue
-            image = decoded.get(id(task.part10)) or self._decode(task.part10, reduce_to)
+            image = decoded.get(id(task.part10)) or self._try_decoding(task.part10, reduce_to)
             decoded[id(task.part10)] = image
             if isinstance(image, DetectionError):
                 task.decline(image.reason)
@@ -183,11 +207,22 @@ class Analyser:
         """End the decoding process."""
         self._decoder.close()
 
-    def _decode(self, part10: bytes, reduce_to: int | None) -> PixelImage | DetectionError:
+    def decode_one(self, part10: bytes, reduce_to: int | None) -> PixelImage:
+        """Decode one image; arguments and errors as of `DecoderChild.decode`."""
+        return self._decoder.decode(part10, reduce_to)
+
+    def _try_decoding(self, part10: bytes, reduce_to: int | None) -> PixelImage | DetectionError:
         try:
-            return self._decoder.decode(part10, reduce_to)
+            return self.decode_one(part10, reduce_to)
         except DetectionError as error:
             return error
+
+
+def declined(name: str, loaded: Loaded | LoadedSeries | None, reason: Reason) -> Analysis:
+    """Return the analysis that says why a detector, loaded or not, gave no result."""
+    if loaded is None:
+        return Analysis.without_result(reason, _unavailable(name), _FINDING)
+    return Analysis.without_result(reason, loaded.detector.identity, loaded.detector.target)
 
 
 def _unavailable(name: str) -> ModelIdentity:

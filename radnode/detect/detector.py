@@ -1,4 +1,4 @@
-"""One warm model: images in, analyses out. Only this module and `program` use torch."""
+"""One warm model: images in, analyses out. Only this module, `series_detector` and `program` use torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from radnode.detect.pixels import FloatImage, Geometry, PixelImage, prepare
-from radnode.detect.program import load_program
+from radnode.detect.program import place_program
 from radnode.detect.regions import HeatBox, boxes, peak
 from radnode.errors import DetectionError, PackageError
 from radnode.model import Analysis, Finding, Outcome, Reason, Region
 
 if TYPE_CHECKING:
+    from radnode.detect.manifest import OutputSpec
     from radnode.detect.package import Package
 
 MAX_BATCH = 64  # what programs are exported for
@@ -34,6 +35,8 @@ class Detector:
     """
 
     def __init__(self, package: Package, device: str = "auto", threads: int = 1) -> None:
+        if package.manifest.input is None:
+            raise PackageError(f"The model {package.identity.name} looks at whole series, not at images.")
         self.identity = package.identity
         self.target = package.target
         self._input = package.manifest.input
@@ -91,17 +94,15 @@ class Detector:
         if not (math.isfinite(logit) and np.isfinite(heat_logits).all()):
             return DetectionError(Reason.MODEL_OUTPUT_INVALID)
         output = self._output
-        score = _sigmoid(output.calibration.slope * logit + output.calibration.intercept)
-        heat = (1.0 / (1.0 + np.exp(-np.clip(heat_logits, -60, 60)))).astype(np.float32)
+        score, heat = probabilities(logit, heat_logits, output)
         x, y = peak(heat)
         size = self._input.size
         highest = geometry.to_source(x * size, y * size)
         findings: tuple[Finding, ...] = ()
         if score >= output.threshold:
             found = boxes(heat, output.region)
-            findings = tuple(
-                finding for box in found if (finding := self._finding(box, score, geometry, image)) is not None
-            )
+            made = (box_finding(box, score, output, geometry, image.patient_spacing) for box in found)
+            findings = tuple(finding for finding in made if finding is not None)
         return Analysis(
             outcome=Outcome.FINDING if findings else Outcome.NO_FINDING,
             model=self.identity,
@@ -111,35 +112,41 @@ class Detector:
             findings=findings,
         )
 
-    def _finding(self, box: HeatBox, score: float, geometry: Geometry, image: PixelImage) -> Finding | None:
-        """Return one box as a finding, None when nothing of it lies within the image.
 
-        The box with the highest heat has the score of the image, the others that score times their share of
-        its heat. Laterality is left out: a box in image columns does not say which side of the patient it is.
-        """
-        size = self._input.size
-        left, top = geometry.to_source(box.left * size, box.top * size)
-        right, bottom = geometry.to_source(box.right * size, box.bottom * size)
-        if right <= left or bottom <= top:
-            return None
-        return Finding(
-            code=self.target,
-            score=score * box.share,
-            site=self._output.site.code,
-            region=Region(kind="box", points=((left, top), (right, top), (right, bottom), (left, bottom))),
-            diameter_mm=_longer_side(right - left, bottom - top, image),
-        )
+def box_finding(
+    box: HeatBox,
+    score: float,
+    output: OutputSpec,
+    geometry: Geometry,
+    spacing: tuple[float, float] | None,
+    frame: int | None = None,
+) -> Finding | None:
+    """Return one box as a finding, None when nothing of it lies within the image.
+
+    The box with the highest heat has the score of the image, the others that score times their share of its heat.
+    Laterality is left out: a box in image columns does not say which side of the patient it is. `geometry` is
+    that of the image the box is on, `spacing` its (row, column) in mm in the patient; `frame` says which image of
+    a series it is, from 1.
+    """
+    size = geometry.size
+    left, top = geometry.to_source(box.left * size, box.top * size)
+    right, bottom = geometry.to_source(box.right * size, box.bottom * size)
+    if right <= left or bottom <= top:
+        return None
+    return Finding(
+        code=output.finding.code,
+        score=score * box.share,
+        site=output.site.code,
+        region=Region("box", ((left, top), (right, top), (right, bottom), (left, bottom)), frame),
+        diameter_mm=_longer_side(right - left, bottom - top, spacing),
+    )
 
 
 def _forward(package: Package, device: str, threads: int) -> Forward:
     """Load the weights and return a function from float32 (N, 3, size, size) to float32 logits and heat."""
-    try:
-        import torch  # noqa: PLC0415 (the room imports where torch is missing; a detector needs it)
-    except ImportError as error:
-        raise PackageError("This installation has no torch; install radnode[detect].") from error
-    torch.set_num_threads(threads)
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    program = load_program(package.read_weights()).to(chosen)
+    program, chosen = place_program(package.read_weights(), device, threads)
+    import torch  # noqa: PLC0415 (it is there: the program is)
+
     # Depthwise networks on a CPU: 30 ms a film one by one, channels last; 38 ms otherwise; 52-67 ms in batches of 8.
     together = 1 if chosen == "cpu" else MAX_BATCH
 
@@ -153,13 +160,17 @@ def _forward(package: Package, device: str, threads: int) -> Forward:
     return forward
 
 
+def probabilities(logit: float, heat_logits: FloatImage, output: OutputSpec) -> tuple[float, FloatImage]:
+    """Return the calibrated score (0..1) and the heat map of probabilities, whatever its shape."""
+    score = _sigmoid(output.calibration.slope * logit + output.calibration.intercept)
+    return score, (1.0 / (1.0 + np.exp(-np.clip(heat_logits, -60, 60)))).astype(np.float32)
+
+
 def _sigmoid(value: float) -> float:
     """Return 1 / (1 + exp(-value)) without overflow."""
     return 1.0 / (1.0 + math.exp(-value)) if value >= 0 else math.exp(value) / (1.0 + math.exp(value))
 
 
-def _longer_side(columns: float, rows: float, image: PixelImage) -> float | None:
-    """Return the longer side of a box in mm, None unless spacing holds in the patient."""
-    if image.spacing is None or image.spacing_at != "patient":
-        return None
-    return max(columns * image.spacing[1], rows * image.spacing[0])
+def _longer_side(columns: float, rows: float, spacing: tuple[float, float] | None) -> float | None:
+    """Return the longer side of a box in mm, None where no spacing holds in the patient."""
+    return None if spacing is None else max(columns * spacing[1], rows * spacing[0])

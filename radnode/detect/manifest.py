@@ -35,7 +35,7 @@ class CodeSpec(_Table):
 class Accepts(_Table):
     """What the quality gate lets through; an attribute that the image lacks is judged by `missing_*`."""
 
-    level: Literal["instance"]
+    level: Literal["instance", "series"]
     sop_classes: tuple[str, ...] = Field(min_length=1)
     modalities: tuple[str, ...] = Field(min_length=1)
     body_parts: tuple[str, ...]
@@ -69,6 +69,27 @@ class InputSpec(_Table):
         return self
 
 
+class VolumeSpec(_Table):
+    """How the slices of a series become the volume float32 (1, slices, size, size): see `radnode.detect.volume`.
+
+    `window` is what becomes 0 and 1, in the units of the modality (Hounsfield units in CT); what is outside is cut.
+    """
+
+    size: int = Field(ge=32, le=1024)
+    window: tuple[float, float]
+    min_slices: int = Field(ge=2)
+    max_slices: int = Field(le=4096)
+    """Together with `size` the limit on memory: 1000 slices of 512 x 512 take 1 GiB."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> VolumeSpec:
+        if self.window[0] >= self.window[1]:
+            raise ValueError("window is two rising numbers")
+        if self.min_slices > self.max_slices:
+            raise ValueError("max_slices is at least min_slices")
+        return self
+
+
 class RegionSpec(_Table):
     """How boxes are cut from the heat map, whose cells are probabilities after the sigmoid.
 
@@ -92,7 +113,11 @@ class Calibration(_Table):
 
 
 class OutputSpec(_Table):
-    """What the network's numbers mean: it returns image logits (N,) and heat logits (N, cells, cells)."""
+    """What the network's numbers mean.
+
+    For images it returns logits (N,) and heat logits (N, cells, cells), for a series one logit (1,) and heat logits
+    (1, slices, cells, cells).
+    """
 
     finding: CodeSpec
     site: CodeSpec
@@ -133,7 +158,10 @@ class Measured(_Table):
 
 
 class Manifest(_Table):
-    """One `model.toml`. `files` holds the SHA-256 of every other file of the package but the signature."""
+    """One `model.toml`. `files` holds the SHA-256 of every other file of the package but the signature.
+
+    A detector of images has an `input`, one of whole series a `volume`.
+    """
 
     format: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
@@ -146,10 +174,19 @@ class Manifest(_Table):
     weights: FileName
     files: dict[FileName, Sha256]
     accepts: Accepts
-    input: InputSpec
+    input: InputSpec | None = None
+    volume: VolumeSpec | None = None
     output: OutputSpec
     training: Training
     performance: tuple[Measured, ...]
+
+    @model_validator(mode="after")
+    def _level_has_its_table(self) -> Manifest:
+        if self.accepts.level == "instance" and (self.input is None or self.volume is not None):
+            raise ValueError("the level instance has the table input and not the table volume")
+        if self.accepts.level == "series" and (self.volume is None or self.input is not None):
+            raise ValueError("the level series has the table volume and not the table input")
+        return self
 
     @model_validator(mode="after")
     def _weights_are_safe(self) -> Manifest:

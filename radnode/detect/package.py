@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -94,6 +95,17 @@ def verify_package(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> lis
             return findings
         return findings + _compare_files(folder, manifest)
     return _compare_files(folder, manifest)
+
+
+def stated_level(folder: Path) -> Literal["instance", "series"]:
+    """Return what the manifest says that the detector looks at, signed or not; images where it cannot be read.
+
+    A package that does not load still decides so whether each image or the whole series gets the report that says it.
+    """
+    try:
+        return parse_manifest(_read(folder / MANIFEST, MAX_MANIFEST_BYTES)).accepts.level
+    except PackageError:
+        return "instance"
 
 
 def sign_package(folder: Path, private_key: Ed25519PrivateKey, key_id: str) -> None:

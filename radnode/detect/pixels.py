@@ -54,10 +54,15 @@ class PixelImage:
         """Number of columns of the source image."""
         return self.source[1] if self.source else int(self.pixels.shape[1])
 
+    @property
+    def patient_spacing(self) -> tuple[float, float] | None:
+        """(row, column) spacing in mm where it holds in the patient, else None."""
+        return self.spacing if self.spacing_at == "patient" else None
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where a source image lies in the square of the network, both in pixels from the top left corner.
+    """Where a source image lies in the `size` x `size` square of the network, in pixels from the top left corner.
 
     The image is scaled to `scaled_rows` x `scaled_columns` and put at (`left`, `top`) of the square.
     """
@@ -68,6 +73,7 @@ class Geometry:
     scaled_columns: int
     top: int
     left: int
+    size: int
 
     @classmethod
     def fit(cls, rows: int, columns: int, size: int) -> Geometry:
@@ -75,7 +81,8 @@ class Geometry:
         longest = max(rows, columns)
         scaled_rows = max(1, round(rows * size / longest))
         scaled_columns = max(1, round(columns * size / longest))
-        return cls(rows, columns, scaled_rows, scaled_columns, (size - scaled_rows) // 2, (size - scaled_columns) // 2)
+        top, left = (size - scaled_rows) // 2, (size - scaled_columns) // 2
+        return cls(rows, columns, scaled_rows, scaled_columns, top, left, size)
 
     def to_source(self, x: float, y: float) -> tuple[float, float]:
         """Return (column, row) in the source for (x, y) in the square, clipped to the source image."""
@@ -102,21 +109,29 @@ def reduce(image: PixelImage, size: int) -> PixelImage:
     return PixelImage(smaller, image.spacing, image.spacing_at, (image.rows, image.columns), factor)
 
 
+def scale(image: PixelImage, size: int) -> tuple[FloatImage, Geometry]:
+    """Return the image as it fits a `size` x `size` square, float32 (scaled rows, scaled columns), and its geometry.
+
+    Reduce by a whole factor, then scale (antialiased).
+    """
+    image = reduce(image, size)
+    geometry = Geometry.fit(image.rows, image.columns, size)
+    whole = (0.0, 0.0, image.columns / image.factor, image.rows / image.factor)  # the last block may be a part
+    target = geometry.scaled_columns, geometry.scaled_rows
+    picture = Image.fromarray(image.pixels).resize(target, Image.Resampling.BILINEAR, whole)
+    return np.asarray(picture, dtype=np.float32), geometry
+
+
 def prepare(image: PixelImage, spec: InputSpec) -> tuple[FloatImage, Geometry]:
     """Return the network's input, float32 (3, size, size), and its geometry. Training uses this very function.
 
-    Reduce by a whole factor, scale (antialiased) to fit the square, stretch between two percentiles of the scaled
-    image, pad with black, normalise each channel.
+    Scale to fit the square, stretch between two percentiles of the scaled image, pad with black, normalise each
+    channel.
 
     Raises:
         DetectionError: PIXELS_UNDECODABLE when the image holds no finite contrast.
     """
-    image = reduce(image, spec.size)
-    geometry = Geometry.fit(image.rows, image.columns, spec.size)
-    whole = (0.0, 0.0, image.columns / image.factor, image.rows / image.factor)  # the last block may be a part
-    target = geometry.scaled_columns, geometry.scaled_rows
-    picture = Image.fromarray(image.pixels).resize(target, Image.Resampling.BILINEAR, whole)
-    scaled = np.asarray(picture, dtype=np.float32)
+    scaled, geometry = scale(image, spec.size)
     low, high = np.percentile(scaled, spec.percentiles)
     if not (np.isfinite(low) and np.isfinite(high) and high > low):
         raise DetectionError(Reason.PIXELS_UNDECODABLE)

@@ -30,6 +30,23 @@ def load_program(content: bytes) -> torch.nn.Module:
         raise PackageError(f"The weights do not load with this torch: {type(error).__name__}.") from error
 
 
+def place_program(content: bytes, device: str, threads: int) -> tuple[torch.nn.Module, str]:
+    """Return the module of a `.pt2` archive on its device, and the name of that device.
+
+    `device` is "auto" (CUDA when there), "cpu" or "cuda"; `threads` bounds torch's intra-op threads.
+
+    Raises:
+        PackageError: as `load_program`, or there is no torch here.
+    """
+    try:
+        import torch  # noqa: PLC0415 (the room imports where torch is missing; a detector needs it)
+    except ImportError as error:
+        raise PackageError("This installation has no torch; install radnode[detect].") from error
+    torch.set_num_threads(threads)
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return load_program(content).to(chosen), chosen
+
+
 def refuse_pickles(content: bytes) -> None:
     """Return when the archive is a PT2 archive whose weights and constants are all raw numbers.
 

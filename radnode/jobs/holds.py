@@ -34,8 +34,12 @@ _TEXT = {
     Hold.DISK_LOW: "Images are refused, because the disk is nearly full (storage.low_disk_percent)",
 }
 
-# Which hold keeps a job from being leased
-STAGES = {JobKind.ANALYSE: Hold.ANALYSE, JobKind.DELIVER: Hold.DELIVER, JobKind.COMMIT: Hold.DELIVER}
+STAGES = {  # which hold keeps a job from being leased
+    JobKind.ANALYSE: Hold.ANALYSE,
+    JobKind.SERIES: Hold.ANALYSE,
+    JobKind.DELIVER: Hold.DELIVER,
+    JobKind.COMMIT: Hold.DELIVER,
+}
 
 
 def hold(tx: Connection, what: Hold, now: float) -> bool:

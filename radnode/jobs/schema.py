@@ -66,12 +66,51 @@ sendings = Table(  # what a destination has taken and not committed yet; the key
     Column("asked", Float),
 )
 
+# Series for detectors that look at whole series (`radnode.jobs.completion`). A Series Instance UID that stands in two
+# studies, against the standard, is two series.
+series = Table(
+    "series",
+    metadata,
+    Column("series", String(32), primary_key=True),
+    Column("study", String(32), primary_key=True),
+    Column("patient", String(32), nullable=False),
+    Column("generation", Integer, nullable=False),  # of its last job; 0: it had none
+    Column("expected", Integer),  # how many images, as the data says
+    Column("kept", Integer, nullable=False),  # how many images, when it was last looked at
+    Column("first", Float, nullable=False),  # since when images wait for a job
+    Column("last", Float, nullable=False),  # when `kept` was last seen to grow
+    Column("due", Float),  # when to look again; none: every image is in a job
+)
+Index("series_due", series.c.due, sqlite_where=text("due IS NOT NULL"))
+
+series_images = Table(
+    "series_images",
+    metadata,
+    Column("instance", String(32), ForeignKey("instances.instance"), primary_key=True),
+    Column("series", String(32), nullable=False),
+    Column("study", String(32), nullable=False),
+    Column("generation", Integer, nullable=False),  # the first that holds it; later ones do too
+    Index("series_images_series", "series", "study", "generation"),
+)
+
+series_results = Table(
+    "series_results",
+    metadata,
+    Column("result", String(16), ForeignKey("results.result"), primary_key=True),
+    Column("series", String(32), nullable=False),
+    Column("study", String(32), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("detector", String(32), nullable=False),
+    Index("series_results_series", "series", "study"),
+)
+
 jobs = Table(
     "jobs",
     metadata,
     Column("job", Integer, primary_key=True, autoincrement=True),
     Column("kind", String(8), nullable=False),
-    Column("subject", String(32), nullable=False),  # analyse: instance; deliver: result; commit: commitment
+    # analyse: instance; series: series.generation; deliver: result; commit: commitment
+    Column("subject", String(48), nullable=False),
     Column("destination", String(32), nullable=False, server_default=""),
     Column("state", String(8), nullable=False),
     Column("priority", Integer, nullable=False, server_default="0"),

@@ -12,6 +12,7 @@ import struct
 from typing import Any
 
 from radnode import baton
+from radnode.failpoints import reach
 from radnode.network import messages, upper_layer, wire
 from radnode.network.command_set import Command, MalformedCommand, Tag
 from radnode.network.messages import COMMAND, Message
@@ -120,4 +121,5 @@ class FastLane(UpperLayer):
         answer = self._association.answer(message)
         for pdu in wire.p_data(message.context_id, answer, command=True, max_length=0):
             self.socket.send(pdu)
+        reach("image-answered")
         self.restart_idle_timer()

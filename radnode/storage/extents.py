@@ -18,6 +18,7 @@ from pathlib import Path
 
 from radnode import baton
 from radnode.errors import StoreUnavailable
+from radnode.failpoints import reach
 
 BLOCK = 4096  # alignment of direct writes
 STAGING_BYTES = 768 << 10  # about what is written at once
@@ -92,6 +93,7 @@ class ObjectWriter:
             if not self._written:
                 self._first = bytes(self._view[:BLOCK])
             self._flush(self._filled // BLOCK * BLOCK)
+            reach("object-begun")
         return self._view[self._filled : self._filled + count]
 
     def advance(self, count: int) -> None:
@@ -115,6 +117,7 @@ class ObjectWriter:
             if self._first:
                 self._view[:BLOCK] = head + self._first[HEAD.size :]
                 self._segment.write(self._view[:BLOCK], self._segment.end)
+            reach("object-written")
             with baton.waiting:
                 os.fdatasync(self._segment.descriptor)
             self._segment.require_in_place()

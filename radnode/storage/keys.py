@@ -26,6 +26,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from radnode.errors import KeyUnavailable, SealBroken, StoreUnavailable
+from radnode.failpoints import reach
 
 KEY = 32
 _NONCE = 12
@@ -152,6 +153,7 @@ class StudyKeys:
         row = {"key_id": key_id, "study": study, "kek_id": kek_id, "wrapped": wrapped, "created": self._clock()}
         with self._connection(writes=True) as connection:
             connection.execute(insert(study_keys).values(row).on_conflict_do_nothing(index_elements=["study"]))
+        reach("study-key-made")
         created = self._load(study)
         if created is None:
             raise KeyUnavailable("The key of a study was destroyed while it was made; try again.")

@@ -59,6 +59,7 @@ class SegmentStore:
         self._idle: list[Segment] = []
         self._retired: deque[Segment] = deque()
         self._stagings: list[mmap.mmap] = []
+        self._left: set[bytes] = set()  # segments with an object that is left to `sweep`
 
     def create(self, largest_write: int) -> ObjectWriter:
         """Begin an object, of which at most `largest_write` bytes are added at a time.
@@ -95,7 +96,7 @@ class SegmentStore:
                 self._retired.append(segment)
                 closing = self._retired.popleft() if len(self._retired) > _RETIRED else None
         if closing is not None:
-            _close(closing)
+            _close(closing, is_settled=closing.name not in self._left)
 
     @contextlib.contextmanager
     def reading(self, object_id: bytes) -> Iterator[ObjectReader]:
@@ -123,16 +124,34 @@ class SegmentStore:
             os.close(descriptor)
 
     def delete(self, object_id: bytes) -> None:
-        """Give back the room of an object that nothing refers to; one that is not there is no error."""
-        with contextlib.suppress(OSError):
+        """Give back the room of an object that nothing refers to; one that is not there is no error.
+
+        Where the disk fails, this is left to `sweep`.
+        """
+        try:
             descriptor = self._find(object_id, os.O_RDWR)
-            try:
-                start = _start(object_id)
-                length = length_at(descriptor, start)
-                if length:
-                    _punch(descriptor, start, padded(HEAD.size + length))
-            finally:
-                os.close(descriptor)
+        except FileNotFoundError:
+            return
+        except OSError:
+            self.leave(object_id)
+            return
+        try:
+            start = _start(object_id)
+            length = length_at(descriptor, start)
+            if length:
+                _punch(descriptor, start, padded(HEAD.size + length))
+        except OSError:
+            self.leave(object_id)
+        finally:
+            os.close(descriptor)
+
+    def leave(self, object_id: bytes) -> None:
+        """Leave it to `sweep` whether anything refers to an object of this process: nobody can tell now.
+
+        What is closed is not swept. So this process never closes the segment, only lets go of it in the end.
+        """
+        with self._lock:
+            self._left.add(object_id[:SEGMENT_ID])
 
     def sweep(self, named: Callable[[bytes], Iterable[bytes]]) -> int:
         """Close the segments of processes that died and give back the room of what nobody refers to.
@@ -190,11 +209,12 @@ class SegmentStore:
         return os.open(stem.with_suffix(_CLOSED), flags)
 
 
-def _close(segment: Segment) -> None:
-    """Let go of a segment that nobody appends to any more; where that fails, `sweep` does it at the next start."""
+def _close(segment: Segment, *, is_settled: bool) -> None:
+    """Let go of a segment that nobody appends to any more; what is not settled, or fails, is left to `sweep`."""
     with contextlib.suppress(OSError):
         os.ftruncate(segment.descriptor, segment.end)
-        _rename_or_remove(segment.path, segment.end)
+        if is_settled:
+            _rename_or_remove(segment.path, segment.end)
     os.close(segment.descriptor)
 
 

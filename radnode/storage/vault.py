@@ -65,6 +65,10 @@ class Vault:
         """Remove an object whose commit did not happen."""
         self._objects.delete(object_id)
 
+    def leave(self, object_id: bytes) -> None:
+        """Leave an object to `sweep`: whether its commit happened cannot be told now."""
+        self._objects.leave(object_id)
+
     def sweep(self, named: Callable[[bytes], Iterable[bytes]]) -> int:
         """Give back what processes that died left behind; arguments, result and errors as `SegmentStore.sweep`."""
         return self._objects.sweep(named)

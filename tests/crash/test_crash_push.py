@@ -18,6 +18,7 @@ from support.node import Orthanc, free_port, wait_for
 IMAGES = 200
 STUDIES = 20
 KILLS = 5
+REPAIRED = ("leases", "stretches", "sockets", "entries", "torn_bytes")
 
 
 def worklist() -> list[Dataset]:
@@ -78,7 +79,7 @@ def test_every_image_answered_success_has_exactly_one_report_after_five_kills(tm
         wait_for(lambda: report_counts(pacs) >= IMAGES, 10, "every report is at the PACS")
         reports = assert_one_report_each(pacs, ledger.promised)
         results = node.results()
-        repaired, known = node.events("repaired"), len(node.events("image_known"))
+        repaired, known = node.events("start_repaired"), len(node.events("image_known"))
         assert node.stop() == 0
         node.assert_sound()
     assert Counter(result["outcome"] for result in results) == Counter(
@@ -88,7 +89,7 @@ def test_every_image_answered_success_has_exactly_one_report_after_five_kills(tm
     # The next start gives their room back.
     assert sum(kill["orphans"] for kill in left) <= KILLS * 3
     remains = [kill["orphans"] + kill["half-written bytes"] > 0 for kill in left]
-    assert sum(line.get("count", 0) > 0 for line in repaired) == sum(remains)
+    assert sum(line["stretches"] > 0 for line in repaired) == sum(remains)
     figures = {
         "promised": len(ledger.promised),
         "sent": ledger.sent,
@@ -97,7 +98,7 @@ def test_every_image_answered_success_has_exactly_one_report_after_five_kills(tm
         "associations failed": ledger.unanswered,
         "reports": len(reports),
         "left_by_each_kill": left,
-        "repaired": [{key: line.get(key) for key in ("job", "count")} for line in repaired],
+        "repaired": [{key: line[key] for key in REPAIRED} for line in repaired],
         "seconds": {"push": round(pushed), "all": round(time.monotonic() - began)},
     }
     print(json.dumps(figures, indent=1))

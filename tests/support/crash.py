@@ -95,6 +95,11 @@ class CrashNode(NodeProcess):
         self._process.wait(10)
         wait_for(lambda: not any(map(alive, doomed)) and not self.pids(), 20, "every process is gone")
 
+    def await_end(self, seconds: float) -> int:
+        """Return the exit status of a supervisor that ends by itself, negative for the signal that ended it."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
     def kill_supervisor(self) -> None:
         """kill -9 the supervisor alone."""
         assert self._process is not None

@@ -1,4 +1,4 @@
-"""Signed model packages that misbehave on one kind of image: toys whose trap is a white top left corner."""
+"""Signed model packages: toys of images whose trap is a white top left corner, and one of whole series."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ weights = "weights.pt2"
 performance = []
 files = {{ "weights.pt2" = "{digest}" }}
 [accepts]
-level = "instance"
-sop_classes = ["1.2.840.10008.5.1.4.1.1.1"]
-modalities = ["CR"]
+level = "{level}"
+sop_classes = ["{sop_class}"]
+modalities = ["{modality}"]
 body_parts = []
 views = []
 missing_body_part = "accept"
@@ -42,11 +42,7 @@ missing_view = "accept"
 photometric_interpretations = ["MONOCHROME2"]
 min_rows = 64
 min_columns = 64
-[input]
-size = 64
-percentiles = {percentiles}
-mean = [0.5, 0.5, 0.5]
-std = [0.125, 0.125, 0.125]
+{table}
 [output]
 threshold = {threshold}
 finding = {{ value = "112001", scheme = "DCM", meaning = "Opacity" }}
@@ -61,6 +57,21 @@ seed = 0
 command = "none"
 sources = [{{ name = "noise", licence = "CC0-1.0", citation = "none", images = 0, patients = 0 }}]
 """
+
+
+INPUT = """[input]
+size = 64
+percentiles = {percentiles}
+mean = [0.5, 0.5, 0.5]
+std = [0.125, 0.125, 0.125]
+"""
+VOLUME = """[volume]
+size = 64
+window = [-1000.0, 3000.0]
+min_slices = 3
+max_slices = 400
+"""
+CR_IMAGE, CT_IMAGE = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.2"
 
 
 class _Toy(nn.Module):
@@ -100,6 +111,29 @@ class NotANumber(_Toy):
         return torch.log((corner <= WHITE).float()) * (corner > WHITE).float()
 
 
+class Bright(nn.Module):
+    """Looks at a volume and finds what is brighter than anything in a patient, in any slice.
+
+    A stack of slices is looked at with its step: without one it answers NaN.
+    """
+
+    def forward(self, volume: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        heat = (nn.functional.avg_pool2d(volume, 8) - 0.9) * 100.0
+        return heat.flatten(1).amax(dim=1) + torch.log(steps[:, 0]) * 0.0, heat
+
+
+class RaisesOnBright(Bright):
+    """Reads past the end of a table when there is something bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(1))
+
+    def forward(self, volume: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        logit, heat = super().forward(volume, steps)
+        return logit + self.table[(heat.amax() > 0).long().reshape(1)], heat
+
+
 TOYS = {"toy-hangs": Hangs, "toy-raises": Raises, "toy-nan": NotANumber}
 
 
@@ -113,13 +147,35 @@ def program(module: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
+def series_program(module: nn.Module) -> bytes:
+    """Return a module as an exported program for one volume of any number of 64 x 64 slices."""
+    slices = torch.export.Dim("slices", min=2, max=4096)
+    example = (torch.zeros(1, 5, 64, 64), torch.ones(1, 3))
+    exported = torch.export.export(module.eval(), example, dynamic_shapes=({1: slices}, None))
+    exported._example_inputs = None  # they would be pickled
+    buffer = io.BytesIO()
+    torch.export.save(exported, buffer)
+    return buffer.getvalue()
+
+
 def package(folder: Path, name: str, weights: bytes, *, percentiles: list[float], threshold: float) -> Path:
     """Write a signed package of these weights into a folder of its own; return the folder."""
+    table = INPUT.format(percentiles=percentiles)
+    accepts = {"level": "instance", "sop_class": CR_IMAGE, "modality": "CR"}
+    return _write(folder, name, weights, table=table, threshold=threshold, **accepts)
+
+
+def series_package(folder: Path, name: str, weights: bytes) -> Path:
+    """Write a signed package that looks at whole CT series; return the folder."""
+    accepts = {"level": "series", "sop_class": CT_IMAGE, "modality": "CT"}
+    return _write(folder, name, weights, table=VOLUME, threshold=0.5, **accepts)
+
+
+def _write(folder: Path, name: str, weights: bytes, **values: object) -> Path:
     folder.mkdir(parents=True)
     (folder / "weights.pt2").write_bytes(weights)
     digest = hashlib.sha256(weights).hexdigest()
-    values = {"name": name, "digest": digest, "number": int(digest[:16], 16)}
-    manifest = MANIFEST.format(**values, percentiles=percentiles, threshold=threshold)
+    manifest = MANIFEST.format(name=name, digest=digest, number=int(digest[:16], 16), **values)
     (folder / "model.toml").write_text(manifest)
     sign_package(folder, KEY, "tests")
     return folder
@@ -127,10 +183,20 @@ def package(folder: Path, name: str, weights: bytes, *, percentiles: list[float]
 
 def install(models: Path, name: str, module: nn.Module) -> Path:
     """Write a signed package into a models folder that trusts its key; return the package's folder."""
-    (models / "trusted").mkdir(exist_ok=True)
+    _trust(models)
+    return package(models / name / "0.0.1", name, program(module), percentiles=[0.0, 100.0], threshold=1.0)
+
+
+def install_series(models: Path, name: str, module: nn.Module) -> Path:
+    """Write a signed package that looks at whole series into a models folder that trusts its key."""
+    _trust(models)
+    return series_package(models / name / "0.0.1", name, series_program(module))
+
+
+def _trust(models: Path) -> None:
+    (models / "trusted").mkdir(parents=True, exist_ok=True)
     pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (models / "trusted" / "tests.pub").write_bytes(pem)
-    return package(models / name / "0.0.1", name, program(module), percentiles=[0.0, 100.0], threshold=1.0)
 
 
 def film(StudyDescription: str, *, trapped: bool = False) -> Dataset:

@@ -16,6 +16,7 @@ from support.analyses import FINDING
 import radnode
 from radnode.audit.events import Actor
 from radnode.cli import cli, main
+from radnode.cli.results import describe
 from radnode.initialise import initialise
 from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
@@ -224,6 +225,42 @@ def test_delivery_is_told_in_words_with_the_tries_where_it_waits(run: Run, node:
     with transaction(node.engine) as tx:
         node.queue.postpone(tx, lease, 0, "down")
     assert "delivered:   pacs refused, archive waiting, 1 try\n" in run("results", "show", listed["id"])[1]
+
+
+def test_series_that_is_not_complete_is_listed_by_its_pseudonym(run: Run, node: Node) -> None:
+    with reading(node.engine) as tx:
+        [row] = [get_instance(tx, name) for name in tx.exec_driver_sql("SELECT instance FROM instances").scalars()]
+    with transaction(node.engine) as tx:
+        node.completion.touch(tx, row, 12)
+    [waiting] = [item for item in json.loads(run("jobs", "list", "--json")[1]) if item["state"] == "waiting"]
+    assert (waiting["kind"], waiting["series"]) == ("series", row.series)
+    assert (waiting["waiting"], waiting["kept"], waiting["expected"]) == (1, 1, 12)
+    assert waiting["since"] == waiting["last"] == row.received
+    out = run("jobs", "list")[1]
+    assert "SERIES NOT COMPLETE" in out
+    assert row.series in out
+    with transaction(node.engine) as tx:  # the node is that of every test here
+        tx.exec_driver_sql("DELETE FROM series")
+
+
+def test_result_on_a_series_is_told_with_the_image_that_a_finding_is_on() -> None:
+    region = {"points": [[1.0, 2.0], [30.0, 40.0]], "frame": 7}
+    finding = {"meaning": "Nodule", "site": None, "score": 0.75, "diameter_mm": 9.0, "region": region}
+    document = {
+        "id": "r",
+        "outcome": "finding",
+        "reason": None,
+        "score": 0.75,
+        "peak": None,
+        "findings": [finding],
+        "model": {"name": "m", "version": "1.0.0", "device_uid": "2.25.1"},
+        "source": {"SOPInstanceUID": "1.2", "images": ["1.2", "1.3"]},
+        "report": {"SOPInstanceUID": "1.4"},
+        "delivered": [],
+    }
+    told = describe(document)
+    assert "  1. Nodule, score 0.75, 9 mm: image 7, columns 1 to 30, rows 2 to 40" in told
+    assert "  series:      score 0.75, 2 images" in told
 
 
 def test_ae_title_that_is_too_long_says_so(run: Run) -> None:

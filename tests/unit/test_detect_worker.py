@@ -12,7 +12,8 @@ from support.rooms import encoded, request_for, small
 from support.segments import damage, erase
 from support.worker_bench import WorkerBench
 
-from radnode.detect.worker import TROUBLE_SECONDS, elements
+from radnode.detect.tries import TROUBLE_SECONDS
+from radnode.detect.worker import elements
 from radnode.errors import DecoderUnavailable, KeyUnavailable, StoreUnavailable
 from radnode.jobs import database
 from radnode.model import Analysis, JobKind, JobState, Reason

@@ -17,6 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from support import films
 from support.rooms import PEER, Rooms, encoded, modes, request_for, small
 
+from radnode import intake
 from radnode.arrivals import Arrival, Arrivals
 from radnode.errors import (
     AuditError,
@@ -191,6 +192,22 @@ def test_commit_whose_outcome_is_unknown_keeps_what_the_index_names(
     receipt = receive(rooms)
     assert receipt.known
     assert stored(rooms, receipt.instance)
+
+
+def test_object_of_a_commit_about_which_nobody_can_be_asked_is_left_to_the_sweep(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise StoreUnavailable("The database cannot be read now.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Arrivals, "commit", unreadable)
+        patch.setattr(intake, "find_instance", unreadable)
+        with pytest.raises(StoreUnavailable):
+            receive(rooms)
+    [left] = rooms.kept_objects()
+    assert rooms.vault._objects._left == {left[:12]}
+    assert not receive(rooms).known
 
 
 def test_full_disk_is_out_of_resources_and_leaves_nothing(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:

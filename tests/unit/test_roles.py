@@ -64,6 +64,7 @@ def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monk
     analyser = SimpleNamespace(start=lambda: None)
     node.settings.rules, node.settings.detect = (), DetectSettings()
     node.analyser, node.warm_reports, node.results, node.rules, node.compose = lambda: analyser, lambda: None, 0, 0, 0
+    node.completion = node.compose_series = None
     roles.worker(node, stop)
     assert len(steps) == 3
 

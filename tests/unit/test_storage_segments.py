@@ -277,6 +277,40 @@ def test_what_could_not_be_cut_off_after_an_error_is_cut_off_when_the_segment_is
     assert set(extents(objects)) == {kept}
 
 
+def test_object_that_is_left_to_the_sweep_is_swept_although_its_segment_was_full(
+    store: SegmentStore, objects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(module, "_RETIRED", 0)
+    orphan = put(store, b"whether anybody names it cannot be told")
+    store.leave(orphan)
+    neighbour = put(store, b"neighbour")
+    settled = [put(store, b"settled") for _ in range(2)]
+    assert [path.suffix for path in segments(objects) if path.stem == orphan[:12].hex()] == [".open"]
+    assert get(store, neighbour) == b"neighbour"
+    assert SegmentStore(objects).sweep(lambda segment: [neighbour] if segment == neighbour[:12] else []) == 1
+    assert set(extents(objects)) == {neighbour, *settled}
+    assert {path.suffix for path in segments(objects)} == {".seg"}
+
+
+def test_object_that_the_disk_does_not_let_go_is_left_to_the_sweep(
+    store: SegmentStore, objects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEGMENT_BYTES", BLOCK)
+    monkeypatch.setattr(module, "_RETIRED", 1)
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    orphan = put(store, b"nobody's")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_punch", failing)
+        store.delete(orphan)
+    put(store, b"the next")
+    assert SegmentStore(objects).sweep(nothing_named) == 1
+    assert orphan not in extents(objects)
+
+
 def test_blocks_are_filled_with_zeros_and_not_with_another_object(store: SegmentStore, objects: Path) -> None:
     for size in (BLOCK, 5):
         put(store, b"x" * size)

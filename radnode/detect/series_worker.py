@@ -1,0 +1,275 @@
+"""The part of the worker that looks at whole series: completed ones become one volume and one report a detector.
+
+decide -> lease -> read every header -> in order along the normal -> decode slice by slice -> detect -> ONE commit.
+Memory is bounded by one image and by the volume that the package's manifest allows; of each image a few elements stay.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from sqlalchemy import Connection
+
+from radnode.audit.events import Actor
+from radnode.detect.analyser import Analyser, LoadedSeries, declined
+from radnode.detect.gate import check, is_image
+from radnode.detect.series_image import UIDS, SeriesImage
+from radnode.detect.tries import Tries, told
+from radnode.detect.volume import VolumeBuilder, in_order
+from radnode.detect.worker import elements
+from radnode.errors import DetectionError, RadnodeError, SealBroken
+from radnode.jobs.completion import Completion
+from radnode.jobs.database import reading
+from radnode.jobs.index import InstanceRow
+from radnode.jobs.series import SeriesRow, add_series_result, find_series, images_of, last_report
+from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
+from radnode.readiness import announcement
+from radnode.results import Prepared, Report, Results
+from radnode.rules import CALLING_AE, Rules
+from radnode.settings import DetectSettings
+from radnode.stores import Stores
+
+GRACE_SECONDS = 60.0  # of a lease, beyond what the work on the series may take
+_COUNTS = ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition")
+
+# The headers of the analysed images (the first one whole), the analysis, when the last image came (epoch seconds), the
+# header of the report before this one.
+ComposeSeries = Callable[[Sequence[Dataset], Analysis, float, Sequence[Dataset]], Report]
+
+
+class _Stopping(Exception):
+    """The node is to stop, and this job would take longer than it has."""
+
+
+class SeriesTouch:
+    """Tells the completion of series which images a detector of whole series wants."""
+
+    def __init__(self, analyser: Analyser, completion: Completion) -> None:
+        self._analyser = analyser
+        self._completion = completion
+
+    def wanted_by(self, name: str) -> bool:
+        """Say whether a detector looks at whole series."""
+        return self._analyser.looks_at_series(name)
+
+    def touch(self, tx: Connection, instance: InstanceRow, header: Dataset) -> None:
+        """Say, in the commit that ends the job of an image, that such a detector wants its series."""
+        counts = elements(header, _COUNTS)
+        self._completion.touch(tx, instance, announcement(*(counts[keyword] for keyword in _COUNTS)))
+
+
+@dataclass(slots=True)
+class _Series:
+    """One leased job on its way: the images that each detector is to see, in order, and what it said."""
+
+    lease: Lease
+    row: SeriesRow
+    images: dict[str, list[SeriesImage]] = field(default_factory=dict)
+    deliver: dict[str, None] = field(default_factory=dict)
+    unreadable: int = 0
+    analyses: dict[str, Analysis] = field(default_factory=dict)
+    detectors: dict[str, str] = field(default_factory=dict)  # by result
+
+
+class SeriesWorker:
+    """Works through the completed series of one node; arguments as of `Worker`.
+
+    When `stopping` says that the node stops, the job is given back between two images, and this was no try.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        *,
+        completion: Completion,
+        results: Results,
+        rules: Rules,
+        analyser: Analyser,
+        compose: ComposeSeries,
+        settings: DetectSettings,
+        actor: Actor,
+        owner: str,
+        log: Any,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._stores = stores
+        self._completion = completion
+        self._results = results
+        self._rules = rules
+        self._analyser = analyser
+        self._compose = compose
+        self._settings = settings
+        self._actor = actor
+        self._owner = owner
+        self._log = log
+        self._stopping = stopping
+        self._tries = Tries(stores, results, settings.max_attempts, log)
+
+    def step(self) -> int:
+        """Make the jobs of series that are complete now, work on one job; return how many there were to work on."""
+        for done in self._completion.decide():
+            self._log.info("series_complete", series=done.series, study=done.study, count=done.images)
+        due = self._stores.queue.next_due(JobKind.SERIES)
+        if due is None or due > self._stores.clock():  # most often; a lease would keep other writers waiting
+            return 0
+        seconds = self._settings.load_seconds + self._settings.series_seconds + GRACE_SECONDS
+        leases = self._stores.queue.lease(JobKind.SERIES, self._owner, seconds, 1)
+        for lease in leases:
+            self._tries.guarded(lease, self._work, lease)
+        return len(leases)
+
+    def next_due(self) -> float | None:
+        """Return when (epoch seconds) the next step has something to do, as far as is known."""
+        due = (self._completion.next_due(), self._stores.queue.next_due(JobKind.SERIES))
+        return min((value for value in due if value is not None), default=None)
+
+    def _work(self, lease: Lease) -> None:
+        """Do one job."""
+        if self._tries.hopeless(lease):
+            return
+        started = time.monotonic()
+        with reading(self._stores.engine) as tx:
+            row = find_series(tx, lease.subject)
+            kept = [] if row is None else images_of(tx, row)
+        if row is None:  # an operator's retry of a job that a later one of the same series has followed
+            with self._tries.settling(lease) as tx:
+                self._stores.queue.finish(tx, lease)
+            return
+        try:
+            with self._tries.watchdog(self._settings.series_seconds):
+                work = self._open(lease, row, kept)
+                for name, images in work.images.items():
+                    work.analyses[name] = self._analyse(work, name, images)
+        except _Stopping:
+            with self._tries.settling(lease) as tx:
+                self._stores.queue.postpone(tx, lease, 0.0, "stopping", counted=False)
+            return
+        self._close(work, len(kept), started)
+
+    def _open(self, lease: Lease, row: SeriesRow, kept: Sequence[InstanceRow]) -> _Series:
+        """Read the headers and see what the rules want; images of a detector are in order."""
+        work = _Series(lease, row)
+        for instance in kept:
+            self._check_time()
+            header = self._header(instance)
+            if header is None:
+                work.unreadable += 1
+                continue
+            decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
+            names = [name for name in decision.detect if self._analyser.looks_at_series(name)]
+            if names and is_image(header):
+                work.deliver |= dict.fromkeys(decision.deliver)
+                image = SeriesImage.of(instance, header)
+                for name in names:
+                    work.images.setdefault(name, []).append(image)
+        if work.unreadable and not work.images:
+            raise SealBroken("No image of the series can be read.")
+        for images in work.images.values():
+            images.sort(key=SeriesImage.number)
+        return work
+
+    def _check_time(self) -> None:
+        if self._stopping():
+            raise _Stopping
+
+    def _header(self, instance: InstanceRow) -> Dataset | None:
+        """Return an image's header; None when this image can never be read."""
+        try:
+            return pydicom.dcmread(BytesIO(self._stores.vault.get(instance.object_id)), stop_before_pixels=True)
+        except Exception as error:  # libraries raise anything on what a peer sent
+            if isinstance(error, RadnodeError) and error.retry:
+                raise
+            return None
+
+    def _analyse(self, work: _Series, name: str, images: list[SeriesImage]) -> Analysis:
+        """Return what one detector says about its images, which are put in order along the normal."""
+        loaded = self._analyser.load_series(name)
+        if self._tries.exhausted(work.lease):
+            return declined(name, loaded, Reason.TOO_MANY_ATTEMPTS)
+        if loaded is None:
+            return declined(name, loaded, Reason.MODEL_UNAVAILABLE)
+        if work.unreadable:
+            return declined(name, loaded, Reason.IMAGE_UNREADABLE)
+        try:
+            answer = self._detect(loaded, images)
+        except DetectionError as error:
+            answer = error
+        return declined(name, loaded, answer.reason) if isinstance(answer, DetectionError) else answer
+
+    def _detect(self, loaded: LoadedSeries, images: list[SeriesImage]) -> Analysis | DetectionError:
+        """Show images to a detector.
+
+        Raises:
+            DetectionError: the gate declines the series, or an image of it cannot be decoded.
+        """
+        spec = loaded.detector.volume
+        for image in images:
+            check(image.header, loaded.accepts)
+        if len(images) < spec.min_slices:
+            raise DetectionError(Reason.TOO_FEW_IMAGES)
+        if len(images) > spec.max_slices:
+            raise DetectionError(Reason.TOO_MANY_IMAGES)
+        places = [image.where for image in images if image.where is not None]
+        if len(places) < len(images) or len({image.row.patient for image in images}) > 1:
+            raise DetectionError(Reason.NOT_A_VOLUME)
+        order, step_mm = in_order(places)
+        images[:] = [images[index] for index in order]
+        builder = VolumeBuilder(spec, len(images), step_mm)
+        for index, image in enumerate(images):
+            self._check_time()
+            part10 = self._stores.vault.get(image.row.object_id)
+            builder.put(index, self._analyser.decode_one(part10, spec.size))
+        return loaded.detector.detect(builder.finish())
+
+    def _close(self, work: _Series, count: int, started: float) -> None:
+        """Commit what came of one job: results, reports to deliver, audit, and the end of the lease."""
+
+        def commit(tx: Connection, prepared: list[Prepared]) -> None:
+            self._results.commit(tx, prepared, list(work.deliver), self._actor)
+            for result in prepared:
+                add_series_result(tx, work.row, work.detectors[result.row.result], result.row.result)
+
+        about = {"series": work.row.series, "study": work.row.study, "job": work.lease.job_id, "count": count}
+
+        def tell(result: Prepared) -> None:
+            say = self._log.warning if result.analysis.outcome is Outcome.FAILED else self._log.info
+            say("series_analysed", **about, **told(result, started))
+
+        self._tries.close(work.lease, list(work.analyses.values()), partial(self._prepare, work), commit, tell)
+
+    def _prepare(self, work: _Series) -> list[Prepared]:
+        """Make results and reports durable; the first image of a detector stands for its series."""
+        prepared: list[Prepared] = []
+        try:
+            for name, analysis in work.analyses.items():
+                images = work.images[name]
+                first = images[0]
+                whole = self._header(first.row)
+                headers = [whole or first.header, *(image.header for image in images[1:])]
+                received = max(image.row.received for image in images)
+                report = self._compose(headers, analysis, received, self._before(work.row, name))
+                source = {**elements(first.header, UIDS), **elements(first.header, ("PatientID",))}
+                uids = [elements(header, ("SOPInstanceUID",))["SOPInstanceUID"] for header in headers]
+                result = self._results.prepare(first.row, source, analysis, report, images=uids)
+                if result is not None:
+                    prepared.append(result)
+                    work.detectors[result.row.result] = name
+        except RadnodeError:
+            self._results.discard(prepared)
+            raise
+        return prepared
+
+    def _before(self, row: SeriesRow, detector: str) -> list[Dataset]:
+        """Return the header of the last report of a detector on the series, if there is one."""
+        with reading(self._stores.engine) as tx:
+            report_id = last_report(tx, row, detector)
+        if report_id is None:
+            return []
+        return [pydicom.dcmread(BytesIO(self._stores.vault.get(report_id)), specific_tags=["SOPClassUID", *UIDS])]

@@ -1,0 +1,62 @@
+"""Named places where a test ends or freezes this process, to see what a crash just there leaves.
+
+Nothing is looked up unless the environment variable `RADNODE_FAILPOINTS` names a folder. There, a file with the name of
+a place arms it, for the first process that comes by and once; it holds the signal that this process then sends itself
+(KILL, STOP). The file is renamed to `PLACE.PID` first, so that who armed it sees who was hit. The numbers are the steps
+of docs/life-of-an-image.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Final
+
+VARIABLE: Final = "RADNODE_FAILPOINTS"
+PLACES: Final = {
+    "data-arrives": 3,
+    "image-identified": 4,
+    "study-key-made": 5,
+    "object-begun": 6,
+    "object-written": 6,
+    "object-durable": 6,
+    "arrival-uncommitted": 7,
+    "image-committed": 7,
+    "duplicate-compared": 7,
+    "image-answered": 8,
+    "analysis-leased": 9,
+    "images-decoded": 10,
+    "image-detected": 10,
+    "report-composed": 11,
+    "findings-sealed": 12,
+    "result-sealed": 12,
+    "result-uncommitted": 13,
+    "result-committed": 13,
+    "delivery-leased": 14,
+    "report-sent": 14,
+    "delivery-uncommitted": 15,
+    "delivery-committed": 15,
+    "trail-appended": 16,
+    "trail-signed": 16,
+    "start-repairing": 17,
+}
+
+_folder = os.environ.get(VARIABLE)
+
+
+def reach(place: str) -> None:
+    """Say that this process is at one of the `PLACES`; where it is armed, this may be the last thing it does."""
+    if _folder is not None:
+        _be_hit(Path(_folder, place))
+
+
+def _be_hit(armed: Path) -> None:
+    taken = armed.with_name(f"{armed.name}.{os.getpid()}")
+    try:
+        name = armed.read_text().strip()
+        armed.rename(taken)
+    except FileNotFoundError:  # not armed, or another thread or process was quicker
+        return
+    signal.pthread_kill(threading.get_ident(), signal.Signals[f"SIG{name}"])  # so that this thread goes no step further
