@@ -12,9 +12,13 @@ from pydicom.charset import python_encoding
 
 import radnode
 from radnode import errors
+from radnode.commitment_sets import MAX_BYTES, MAX_REFERENCES, STORAGE_COMMITMENT
+from radnode.commitments import CLASS_INSTANCE_CONFLICT, NO_SUCH_OBJECT_INSTANCE, PROCESSING_FAILURE
 from radnode.errors import RadnodeError
 from radnode.network import statuses, tls, wire
+from radnode.network.commitment import OFFERS
 from radnode.network.contexts import VERIFICATION, VERIFICATION_TRANSFER_SYNTAXES, Contexts, keyword
+from radnode.network.conversation import QUIET_SECONDS
 from radnode.node import COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN, Node
 from radnode.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from radnode.settings import Settings
@@ -31,6 +35,23 @@ _TITLES = {
     0xA700: "Refused: out of resources",  # PS3.4 Table B.2-1
     0xA900: "Error: data set does not match SOP class",
     0xC000: "Error: cannot understand",
+}
+_ACTION = {
+    statuses.SUCCESS: "Success: the request is durable",
+    statuses.PROCESSING_FAILURE: "Processing failure",
+    statuses.NO_SUCH_SOP_INSTANCE: "No such SOP instance",
+    statuses.NO_SUCH_EVENT_TYPE: "No such event type (N-EVENT-REPORT)",
+    statuses.INVALID_ARGUMENT_VALUE: "Invalid argument value",
+    statuses.NO_SUCH_SOP_CLASS: "No such SOP class",
+    statuses.NO_SUCH_ACTION_TYPE: "No such action",
+    statuses.NOT_AUTHORISED: "Refused: not authorized",
+    statuses.DUPLICATE_TRANSACTION_UID: "Duplicate transaction UID",
+    statuses.RESOURCE_LIMITATION: "Resource limitation",
+}
+_FAILURES = {
+    PROCESSING_FAILURE: "Processing failure: the object is missing or damaged",
+    NO_SUCH_OBJECT_INSTANCE: "No such object instance",
+    CLASS_INSTANCE_CONFLICT: "Class / instance conflict",
 }
 _HEARD = (0x0000, 0xB000, 0x0107, 0x0116, 0xA700, 0x0110, 0x0210, 0x0213, 0x0111, 0x0122, 0x0124, 0xA900, 0xC000)
 _BECOMES = {
@@ -65,10 +86,12 @@ def statement(node: Node) -> dict[str, Any]:
         "scp": [
             _service("Verification", [VERIFICATION], VERIFICATION_TRANSFER_SYNTAXES),
             _service("Storage", sorted(offered.sop_classes), offered.transfer_syntaxes),
+            _service("Storage Commitment", [STORAGE_COMMITMENT], VERIFICATION_TRANSFER_SYNTAXES),
         ],
         "scu": [
             _service("Verification", [VERIFICATION], VERIFICATION_TRANSFER_SYNTAXES),
             _service("Storage", [COMPREHENSIVE_3D_SR], [EXPLICIT_VR_LITTLE_ENDIAN]),
+            _service("Storage Commitment", [STORAGE_COMMITMENT], [syntax for _, syntax in OFFERS]),
         ],
         "unanalysable": settings.network.unanalysable,
         "acceptor": _acceptor(settings),
@@ -77,11 +100,19 @@ def statement(node: Node) -> dict[str, Any]:
             "timeout_seconds": settings.deliver.timeout_seconds,
             "outstanding_operations": 1,
             "destinations": [
-                {"name": item.name, "ae_title": item.ae_title, "host": item.host, "port": item.port, "tls": item.tls}
+                {
+                    "name": item.name,
+                    "ae_title": item.ae_title,
+                    "host": item.host,
+                    "port": item.port,
+                    "tls": item.tls,
+                    "commitment": item.commitment,
+                }
                 for item in settings.destinations
             ],
         },
-        "extended_negotiation": [],
+        "extended_negotiation": ["SCP/SCU role selection, of Storage Commitment alone"],
+        "commitment": _commitment(settings),
         "store_statuses_sent": _sent(),
         "store_statuses_received": _received(),
         "character_sets": sorted(term for term in python_encoding if term),
@@ -109,6 +140,29 @@ def _acceptor(settings: Settings) -> dict[str, Any]:
         "request_seconds": node.request_seconds,
         "idle_seconds": node.idle_seconds,
         "drain_seconds": node.drain_seconds,
+    }
+
+
+def _commitment(settings: Settings) -> dict[str, Any]:
+    """Return how storage commitments are answered (PS3.4 Annex J)."""
+    return {
+        "max_references": MAX_REFERENCES,
+        "max_bytes": MAX_BYTES,
+        "quiet_seconds": QUIET_SECONDS,
+        "retry_seconds": settings.deliver.retry_seconds,
+        "retry_max_seconds": settings.deliver.retry_max_seconds,
+        "commitment_seconds": settings.deliver.commitment_seconds,
+        "peers": [
+            {
+                "ae_title": peer.ae_title,
+                "address": None if peer.commit is None else f"{peer.commit.host}:{peer.commit.port}",
+                "tls": peer.commit is not None and peer.commit.tls,
+            }
+            for peer in settings.peers
+            if "commit" in peer.may
+        ],
+        "statuses_sent": [{"status": f"{code:04X}", "title": title} for code, title in sorted(_ACTION.items())],
+        "failure_reasons": [{"reason": f"{code:04X}", "title": title} for code, title in sorted(_FAILURES.items())],
     }
 
 

@@ -11,7 +11,8 @@
     |   |-- ContextMismatch          0122  SOP class is not that of the presentation context
     |   |-- UnknownOperation         0211  a command field that PS3.7 does not know
     |   |-- DuplicateInstance        0111  a known UID with other bytes
-    |   `-- ObjectTooLarge           A700  over a size, depth or count limit
+    |   |-- ObjectTooLarge           A700  over a size, depth or count limit
+    |   `-- DuplicateTransaction           a Transaction UID that stands for another storage commitment
     |-- StorageError             this node cannot keep it now (retry)
     |   |-- StoreUnavailable         A700  disk full, input/output error, database locked
     |   |-- NodeFull                 A700  the queue or the disk has passed its mark
@@ -23,6 +24,7 @@
     |-- DetectionError           one image could not be analysed; carries a `Reason`
     |-- DecoderUnavailable       the decoding process does not start; no image is to blame (retry)
     `-- DeliveryError            an object did not reach its destination
+        |-- PeerMovedOn              who waited for an answer does so no more (retry)
         |-- DestinationUnavailable   try again later (retry)
         `-- DestinationRefused       the destination will never take this object
             `-- DestinationHolds       it holds an object of this UID already (0111)
@@ -109,6 +111,10 @@ class ObjectTooLarge(InputError):
     status = 0xA700  # PS3.4 Table B.2-1 Out of Resources
 
 
+class DuplicateTransaction(InputError):
+    """A Transaction UID came again, with other references or after it was answered (N-ACTION status 0131)."""
+
+
 class StorageError(RadnodeError):
     """This node cannot keep the object now; nothing was promised and the peer may try again."""
 
@@ -165,6 +171,12 @@ class DecoderUnavailable(RadnodeError):
 
 class DeliveryError(RadnodeError):
     """An object did not reach its destination."""
+
+
+class PeerMovedOn(DeliveryError):
+    """A peer that was to be answered on the association on which it asked released it, or went on with other things."""
+
+    retry = True
 
 
 class DestinationUnavailable(DeliveryError):

@@ -166,7 +166,11 @@ def _peers(node: Node) -> str:
                 )
     if problems:
         raise RadnodeError(f"{'; '.join(problems)}.")
-    return f"{len(settings.peers)} may connect"
+    asking = [peer.ae_title for peer in settings.peers if "commit" in peer.may and peer.commit is None]
+    text = f"{len(settings.peers)} may connect"
+    if asking:
+        text += f"; without `commit`, storage commitments are answered only where they are asked: {', '.join(asking)}"
+    return text
 
 
 def _own_fingerprint(node: Node) -> str | None:
@@ -246,4 +250,17 @@ def _echo(node: Node, destination: DestinationSettings) -> str:
         calling_ae_title=node.settings.node.ae_title,
         timeout_seconds=node.settings.deliver.timeout_seconds,
     )
-    return f"{destination.ae_title}@{destination.host}:{destination.port} answers C-ECHO in {milliseconds:.0f} ms"
+    text = f"{destination.ae_title}@{destination.host}:{destination.port} answers C-ECHO in {milliseconds:.0f} ms"
+    return f"{text}, {_committing(node, destination)}" if destination.commitment else text
+
+
+def _committing(node: Node, destination: DestinationSettings) -> str:
+    """Say that a destination takes storage commitments, and that what it reports can reach this node."""
+    with node.connect(destination) as association:
+        association.check_commitment()
+    if all(peer.ae_title != destination.ae_title for peer in node.settings.peers):
+        raise RadnodeError(
+            f"the destination {destination.name} cannot report storage commitments on associations of its own: add "
+            f"{destination.ae_title} to [[peers]] with its certificate."
+        )
+    return "and takes storage commitments"

@@ -26,6 +26,7 @@ ae_title = "$ae_title"
 host = "$host"
 port = $port
 tls = $tls                       # with this node's certificate; the PACS must hold one of the same authority
+commitment = false                # true: "delivered" means that it has committed the report (PS3.4 Annex J)
 
 """
 )
@@ -35,6 +36,7 @@ _NO_DESTINATION = """# [[destinations]]
 # host = "127.0.0.1"
 # port = 4242
 # tls = true                      # with this node's certificate
+# commitment = false                # true: "delivered" means that it has committed the report (PS3.4 Annex J)
 
 """
 

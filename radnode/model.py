@@ -214,6 +214,39 @@ def pour(data: memoryview, reception: Reception) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """One SOP Instance that a storage commitment is about."""
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedReference:
+    """An instance that is not committed, and why: Failure Reason (0008,1197), PS3.3 section C.14.1.1."""
+
+    reference: Reference
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentRequest:
+    """What an SCU asks an SCP to commit (PS3.4 Table J.3-1); at least one reference."""
+
+    TransactionUID: str
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentReport:
+    """What the SCP answers (PS3.4 Table J.3-2): every reference of the request is in one of the two."""
+
+    TransactionUID: str
+    committed: tuple[Reference, ...]
+    failed: tuple[FailedReference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A connection or association that was turned away.
 
@@ -237,6 +270,7 @@ class JobKind(enum.StrEnum):
     ANALYSE = "analyse"
     SERIES = "series"
     DELIVER = "deliver"
+    COMMIT = "commit"
 
 
 class Priority(enum.IntEnum):

@@ -24,6 +24,7 @@ from radnode.audit.checkpoint import Signer
 from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
 from radnode.audit.sequencer import Sequencer
+from radnode.commitments import Commitments
 from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
 from radnode.jobs import schema
@@ -38,7 +39,7 @@ from radnode.observe import logger
 from radnode.pressure import Pressure
 from radnode.results import Report, Results
 from radnode.rules import Rules
-from radnode.settings import DestinationSettings, Settings
+from radnode.settings import DestinationSettings, PeerSettings, Settings
 from radnode.storage import keys
 from radnode.storage.keys import FileKeyProvider, StudyKeys, read_key
 from radnode.storage.pseudonyms import Pseudonyms
@@ -47,9 +48,11 @@ from radnode.storage.vault import Vault
 from radnode.stores import Stores
 
 if TYPE_CHECKING:
+    from radnode.deliver.commitment import Reporter
+    from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
     from radnode.detect.loading import Loading
-    from radnode.network.storage_scu import DestinationAssociation
+    from radnode.network.commitment import CommittingAssociation, ReportAssociation
 
 ORIGIN = "radnode/audit"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -131,6 +134,11 @@ class Node:
     def intake(self) -> Intake:
         """Keeps what arrives."""
         return Intake(self.stores, self.settings.node.max_object_bytes)
+
+    @cached_property
+    def commitments(self) -> Commitments:
+        """What peers ask this node to commit."""
+        return Commitments(self.stores)
 
     @cached_property
     def pressure(self) -> Pressure:
@@ -230,17 +238,50 @@ class Node:
         with transaction(self.engine) as tx:
             self.audit.record(tx, AuditRecord(events.MODEL_REFUSED, self.actor(), model=model, detail=reason))
 
-    def connect(self, destination: DestinationSettings) -> DestinationAssociation:
-        """Open an association that carries reports to a destination."""
-        from radnode.network.storage_scu import DestinationAssociation  # noqa: PLC0415
+    def promises(self, destination: DestinationSettings) -> Promises:
+        """Make what keeps account of what a destination is still to commit."""
+        from radnode.deliver.promises import Promises  # noqa: PLC0415
+
+        log = logger().bind(destination=destination.name)
+        return Promises(destination, self.stores, settings=self.settings.deliver, actor=self.actor(), log=log)
+
+    def connect(self, destination: DestinationSettings) -> CommittingAssociation:
+        """Open an association that carries reports to a destination, and asks it to commit them where it is to."""
+        from radnode.network.commitment import OFFERS, CommittingAssociation  # noqa: PLC0415
         from radnode.network.tls import client_context  # noqa: PLC0415
 
-        return DestinationAssociation(
+        return CommittingAssociation(
             destination,
             context=client_context(self.settings) if destination.tls else None,
             calling_ae_title=self.settings.node.ae_title,
-            offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN)],
+            offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN), *(OFFERS if destination.commitment else ())],
             timeout_seconds=self.settings.deliver.timeout_seconds,
+        )
+
+    def call(self, peer: PeerSettings) -> ReportAssociation:
+        """Open an association that tells a peer what became of its storage commitments."""
+        from radnode.network.commitment import ReportAssociation  # noqa: PLC0415
+        from radnode.network.tls import client_context  # noqa: PLC0415
+
+        return ReportAssociation(
+            peer,
+            context=client_context(self.settings) if peer.commit is not None and peer.commit.tls else None,
+            calling_ae_title=self.settings.node.ae_title,
+            timeout_seconds=self.settings.deliver.timeout_seconds,
+        )
+
+    def reporter(self, ae_title: str, owner: str) -> Reporter:
+        """Make what tells one peer about its storage commitments."""
+        from radnode.deliver.commitment import Reporter  # noqa: PLC0415
+
+        return Reporter(
+            ae_title,
+            self.stores,
+            self.commitments,
+            settings=self.settings.deliver,
+            actor=self.actor(),
+            owner=owner,
+            log=logger(),
         )
 
     def sweep(self) -> int:

@@ -20,6 +20,8 @@ from radnode.errors import RadnodeError
 from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
+from radnode.jobs.queue import JobRow
+from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.storage.sealing import Kind
 from radnode.stores import Stores
@@ -185,8 +187,12 @@ class Results:
         document: Document = json.loads(self._stores.vault.get(row.object_id))
         with reading(self._stores.engine) as tx:
             deliveries = self._stores.queue.of_subject(tx, JobKind.DELIVER, row.result)
+            sent = {
+                job.job for job in deliveries if find_sending(tx, job.kind, job.subject, job.destination) is not None
+            }
         document["delivered"] = [
-            {"destination": job.destination, "state": DELIVERY[job.state], "tries": job.attempts} for job in deliveries
+            {"destination": job.destination, "state": _delivery(job, job.job in sent), "tries": job.attempts}
+            for job in deliveries
         ]
         return document
 
@@ -202,6 +208,11 @@ class Results:
         )
         with transaction(self._stores.engine) as tx:
             self._stores.audit.record(tx, record)
+
+
+def _delivery(job: JobRow, is_sent: bool) -> str:
+    """Return what the state of a delivery means; `is_sent`: the destination has taken it and not committed it yet."""
+    return "sent" if is_sent and job.state is JobState.READY else DELIVERY[job.state]
 
 
 def _analysis(analysis: Analysis) -> Document:

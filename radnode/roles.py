@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypedDict
 
@@ -14,14 +16,25 @@ from radnode.audit import events
 from radnode.audit.events import Actor
 from radnode.errors import ConfigError, DeliveryError, RadnodeError
 from radnode.jobs.wake import Sleeper
-from radnode.model import JobKind, PeerIdentity, Reception, Refusal, StoreRequest
+from radnode.model import (
+    CommitmentReport,
+    CommitmentRequest,
+    JobKind,
+    PeerIdentity,
+    Reception,
+    Refusal,
+    StoreRequest,
+)
 from radnode.observe import Log, describe, logger
 from radnode.pressure import LOOK_SECONDS
 
 if TYPE_CHECKING:
+    from radnode.deliver.commitment import Reporter
+    from radnode.deliver.outbox import Courier
+    from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
     from radnode.intake import Receipt
-    from radnode.network.hooks import AssociationEvent
+    from radnode.network.hooks import AssociationEvent, CommitmentHooks, ReportChannel
     from radnode.node import Node
     from radnode.reception import InstanceReception
     from radnode.results import Results
@@ -140,7 +153,14 @@ def intake(node: Node, stop: threading.Event) -> None:
     place, run = node.place, node.settings.data_dir / "run"
     hooks = receive, refused, observe, failed, declined, analysable, renewed
     slots = Slots(run / "associations.lock")
-    listener = Listener(node.settings, *hooks, endpoints=place.endpoints, number=place.number, slots=slots)
+    listener = Listener(
+        node.settings,
+        *hooks,
+        commitment=_commitment_hooks(node, log),
+        endpoints=place.endpoints,
+        number=place.number,
+        slots=slots,
+    )
     node.pressure.look()
     listener.start()
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title, count=place.processes)
@@ -148,6 +168,34 @@ def intake(node: Node, stop: threading.Event) -> None:
         node.pressure.look()
     log.info("draining", count=listener.running)
     listener.drain(node.settings.node.drain_seconds)
+
+
+def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
+    """Return what this node does about Storage Commitment."""
+    from radnode.network.hooks import CommitmentHooks  # noqa: PLC0415 (only this role listens)
+
+    asked: dict[str, list[Promises]] = {}
+    for destination in node.settings.destinations:
+        if destination.commitment:
+            asked.setdefault(destination.ae_title, []).append(node.promises(destination))
+
+    def requested(peer: PeerIdentity, request: CommitmentRequest) -> None:
+        node.commitments.accept(peer, request)
+        log.info("commitment_requested", ae=peer.ae_title, address=peer.address, count=len(request.references))
+
+    def report(peer: PeerIdentity, channel: ReportChannel) -> None:
+        reporter = node.reporter(peer.ae_title, owner("intake"))
+        reporter.step(lambda: contextlib.nullcontext(channel), channel.is_open)
+
+    def reported(peer: PeerIdentity, report: CommitmentReport) -> None:
+        if not sum(promises.reported(report) for promises in asked.get(peer.ae_title, ())):
+            log.info("commitment_unmatched", ae=peer.ae_title, address=peer.address)
+
+    def declined(peer: PeerIdentity, error: RadnodeError, status: int) -> None:
+        fault = {"error": type(error).__name__, "message": str(error), "status": f"{status:04X}"}
+        log.warning("commitment_refused", ae=peer.ae_title, address=peer.address, **fault)
+
+    return CommitmentHooks(requested, report, reported, declined)
 
 
 def worker(node: Node, stop: threading.Event) -> None:
@@ -215,22 +263,30 @@ def deliver(node: Node, stop: threading.Event) -> None:
             actor=node.actor(),
             owner=owner("deliver"),
             log=logger(),
+            promises=node.promises(destination) if destination.commitment else None,
         )
         for destination in node.settings.destinations
     ]
+    peers = [peer for peer in node.settings.peers if peer.commit is not None]
+    reporters = [node.reporter(peer.ae_title, owner("deliver")) for peer in peers]
     threads = [threading.Thread(target=courier.run, args=(stop,), daemon=True) for courier in couriers]
+    threads += [
+        threading.Thread(target=reporter.run, args=(partial(node.call, peer), stop), daemon=True)
+        for reporter, peer in zip(reporters, peers, strict=True)
+    ]
+    ringing: list[Courier | Reporter] = [*couriers, *reporters]
     for thread in threads:
         thread.start()
     with Sleeper(node.settings.data_dir / "run", "deliver") as sleeper:
         logger().info("ready", count=len(couriers))
         while not stop.is_set():
             if sleeper.sleep(PATIENCE_SECONDS):
-                for courier in couriers:
-                    courier.ring()
+                for ringer in ringing:
+                    ringer.ring()
             if not all(thread.is_alive() for thread in threads) and not stop.is_set():
                 raise DeliveryError("Delivery to a destination ended; `uncaught_error` in this log says where.")
-    for courier in couriers:
-        courier.ring()
+    for ringer in ringing:
+        ringer.ring()
     for thread in threads:
         thread.join(node.settings.node.drain_seconds)
 

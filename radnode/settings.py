@@ -97,6 +97,14 @@ class TLSSettings(_Section):
     require_client_certificate: bool = True
 
 
+class CommitSettings(_Section):
+    """Where a peer takes the answers to its storage commitments when the association on which it asked has ended."""
+
+    host: str
+    port: Port
+    tls: bool = True
+
+
 class PeerSettings(_Section):
     """One AE that may connect, and the certificate its title is bound to."""
 
@@ -105,6 +113,13 @@ class PeerSettings(_Section):
     san: str | None = None
     addresses: tuple[str, ...] = ()
     may: tuple[Literal["store", "echo", "query", "commit"], ...] = ("store", "echo")
+    commit: CommitSettings | None = None
+
+    @model_validator(mode="after")
+    def _may_commit(self) -> PeerSettings:
+        if self.commit is not None and "commit" not in self.may:
+            raise ValueError(f'the peer {self.ae_title!r} has `commit`, but "commit" is not in its `may`')
+        return self
 
 
 class DestinationSettings(_Section):
@@ -115,6 +130,7 @@ class DestinationSettings(_Section):
     host: str
     port: Port
     tls: bool = True
+    commitment: bool = False
 
 
 class RuleSettings(_Section):
@@ -191,6 +207,7 @@ class DeliverSettings(_Section):
     retry_seconds: Seconds = 2.0
     retry_max_seconds: Seconds = 300.0
     timeout_seconds: Seconds = 30.0
+    commitment_seconds: Seconds = 3600.0
 
 
 class Settings(BaseSettings):

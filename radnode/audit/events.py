@@ -81,8 +81,11 @@ PEER_REFUSED: Final = Event(_ALERT, "peer_refused", Action.EXECUTE, _NODE_AUTHEN
 IMAGE_RECEIVED: Final = Event(_TRANSFERRED, "image_received", Action.CREATE)
 IMAGE_ANALYSED: Final = Event(_ACCESSED, "image_analysed", Action.READ)
 REPORT_CREATED: Final = Event(_TRANSFERRED, "report_created", Action.CREATE)
+REPORT_SENT: Final = Event(_TRANSFERRED, "report_sent", Action.CREATE)
 REPORT_DELIVERED: Final = Event(_TRANSFERRED, "report_delivered", Action.CREATE)
 DELIVERY_FAILED: Final = Event(_TRANSFERRED, "delivery_failed", Action.CREATE, outcome=AuditOutcome.SERIOUS)
+COMMITMENT_REQUESTED: Final = Event(_ACCESSED, "commitment_requested", Action.READ)
+COMMITMENT_REPORTED: Final = Event(_ACCESSED, "commitment_reported", Action.READ)
 RESULT_READ: Final = Event(_ACCESSED, "result_read", Action.READ)
 RESULT_EXPORTED: Final = Event(_EXPORT, "result_exported", Action.READ)
 TRAIL_READ: Final = Event(_LOG_USED, "trail_read", Action.READ)
@@ -108,7 +111,9 @@ DETAIL_KEYS: Final = frozenset(
         "command",
         "count",
         "destination",
+        "commitment",  # pseudonym of a storage commitment
         "digest",  # SHA-256, hex
+        "failed",  # how many instances a storage commitment does not hold for
         "first",  # first and last: the range of trail entries that was read
         "format",
         "job",

@@ -8,7 +8,6 @@ tried again with growing pauses, without end; a refusal for good makes a dead le
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,8 @@ from typing import Any, Protocol
 
 from radnode.audit import events
 from radnode.audit.events import MAX_DETAIL_LENGTH, Actor, AuditRecord, Event
+from radnode.deliver.patience import pause
+from radnode.deliver.promises import CommittingPeer, Promises
 from radnode.errors import (
     DeliveryError,
     DestinationHolds,
@@ -39,7 +40,7 @@ IDLE_SECONDS = 5.0
 PAUSE_SECONDS = 1.0  # after trouble of this node's own
 
 
-class StoragePeer(Protocol):
+class StoragePeer(CommittingPeer, Protocol):
     """An open association with a Storage SCP."""
 
     def store(self, part10: bytes) -> object:
@@ -50,7 +51,7 @@ Connect = Callable[[DestinationSettings], AbstractContextManager[StoragePeer]]
 
 
 class Courier:
-    """Brings reports to one destination."""
+    """Brings reports to one destination; with `promises` a report is delivered once that has committed it."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Courier:
         actor: Actor,
         owner: str,
         log: Any,
+        promises: Promises | None = None,
     ) -> None:
         self._destination = destination
         self._stores = stores
@@ -71,6 +73,7 @@ class Courier:
         self._owner = owner
         self._log = log.bind(destination=destination.name)
         self._bell = threading.Event()
+        self._promises = promises
 
     def ring(self) -> None:
         """Say that there may be work."""
@@ -85,12 +88,12 @@ class Courier:
                 if interrupted:
                     self._stores.queue.release(self._owner, counted=False)
                     interrupted = False
-                pause = 0.0 if self.step() else self._idle_seconds()
+                rest = 0.0 if self.step() else self._idle_seconds()
             except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
                 self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
                 interrupted = True
-                pause = PAUSE_SECONDS
-            self._bell.wait(pause)
+                rest = PAUSE_SECONDS
+            self._bell.wait(rest)
 
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""
@@ -98,16 +101,21 @@ class Courier:
         leases = self._stores.queue.lease(JobKind.DELIVER, self._owner, seconds, BATCH, self._destination.name)
         waiting = list(leases)
         sending = False
+        asking: list[tuple[Lease, bytes]] = []
         try:
             if waiting:
                 with self._connect(self._destination) as peer:
                     sending = True
                     while waiting:
-                        self._deliver(peer, waiting[0])
-                        waiting.pop(0)
+                        report = self._deliver(peer, waiting[0])
+                        lease = waiting.pop(0)
+                        if report is not None:
+                            asking.append((lease, report))
+                    self._ask(peer, asking)
         except RadnodeError as error:  # a rejected association says nothing about the objects, so they wait too
             # Whoever met the error goes behind the others: what makes a destination abort must not block it for ever.
             self._postpone(waiting[1:] + waiting[:1] if sending else waiting, error)
+            self._postpone([lease for lease, _ in asking], error)
         return len(leases)
 
     def _idle_seconds(self) -> float:
@@ -115,15 +123,18 @@ class Courier:
         due = self._stores.queue.next_due(JobKind.DELIVER, self._destination.name)
         return IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
 
-    def _deliver(self, peer: StoragePeer, lease: Lease) -> None:
+    def _deliver(self, peer: StoragePeer, lease: Lease) -> bytes | None:
+        """Send a report, or see that it was sent; return it where the destination is to be asked for it."""
         reach("delivery-leased")
         started = time.monotonic()
+        is_sent = self._promises is not None and self._promises.is_sent(lease)
         with reading(self._stores.engine) as tx:
             result = get_result(tx, lease.subject)
         try:
             report = self._stores.vault.get(result.report_id)
-            peer.store(report)
-            reach("report-sent")
+            if not is_sent:
+                peer.store(report)
+                reach("report-sent")
         except DestinationHolds:  # sent before, the answer lost: a report's UID derives from what it says
             self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
         except (DestinationRefused, NotFoundError, SealBroken, MalformedDataSet) as error:
@@ -136,12 +147,23 @@ class Courier:
                 job=lease.job_id,
                 message=str(error),
             )
-            return
-        self._settle(lease, result, events.REPORT_DELIVERED, None)
-        duration = round((time.monotonic() - started) * 1000, 1)
-        self._log.info(
-            "report_delivered", result=lease.subject, study=result.study, instance=result.instance, duration_ms=duration
-        )
+            return None
+        if self._promises is None:
+            self._settle(lease, result, events.REPORT_DELIVERED, None)
+        elif not is_sent:
+            self._promises.sent(lease, report)
+        if not is_sent:
+            about = {"result": lease.subject, "study": result.study, "instance": result.instance}
+            duration = round((time.monotonic() - started) * 1000, 1)
+            self._log.info(
+                "report_delivered" if self._promises is None else "report_sent", **about, duration_ms=duration
+            )
+        return None if self._promises is None else report
+
+    def _ask(self, peer: StoragePeer, objects: list[tuple[Lease, bytes]]) -> None:
+        """Ask the destination for what it has taken."""
+        if self._promises is not None and objects:
+            self._promises.ask(peer, objects)
 
     def _settle(self, lease: Lease, result: ResultRow, event: Event, error: RadnodeError | None) -> None:
         detail: dict[str, str | int] = {
@@ -177,11 +199,10 @@ class Courier:
         if not leases:
             return
         attempt = min(lease.attempt for lease in leases)
-        pause = min(self._settings.retry_max_seconds, self._settings.retry_seconds * 2 ** min(attempt - 1, 16))
-        pause *= random.uniform(0.5, 1.0)  # noqa: S311 (spreads load; no secret)
+        seconds = pause(self._settings, attempt)
         with transaction(self._stores.engine) as tx:
             for place, lease in enumerate(leases):
                 with contextlib.suppress(StaleLease):  # another courier has it
-                    self._stores.queue.postpone(tx, lease, pause + place / 1000, str(error))
+                    self._stores.queue.postpone(tx, lease, seconds + place / 1000, str(error))
         event = "destination_unavailable" if isinstance(error, DeliveryError) else "delivery_stalled"
         self._log.warning(event, count=len(leases), attempt=attempt, error=type(error).__name__, message=str(error))

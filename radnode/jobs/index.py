@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, union_all
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
-from radnode.jobs.schema import instances, results
+from radnode.jobs.schema import commitments, instances, results
 from radnode.prepared import OpenTransaction, Prepared
 
 
@@ -100,7 +100,7 @@ def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) 
 
 def objects_beginning(tx: Connection, prefix: bytes) -> list[bytes]:
     """Return the ids of all sealed objects that are named here and begin with `prefix`."""
-    columns = (instances.c.object_id, results.c.object_id, results.c.report_id)
+    columns = (instances.c.object_id, results.c.object_id, results.c.report_id, commitments.c.object_id)
     within = [(column >= prefix) & (column < _after(prefix)) for column in columns]
     query = union_all(*(select(column).where(condition) for column, condition in zip(columns, within, strict=True)))
     return [row[0] for row in tx.execute(query)]

@@ -176,6 +176,19 @@ class Queue:
         due, turn = self._clock() + delay, turns.turn_of_who_comes_back()
         self._settle(tx, lease, state=JobState.READY, error=error, due=due, attempts=attempts, turn=turn)
 
+    def conclude(self, tx: Connection, kind: JobKind, subject: str, destination: str) -> None:
+        """Mark a live job done whoever holds it: what it was about has happened. Another stays as it is."""
+        self._resolve(tx, kind, subject, destination, state=JobState.DONE, error=None)
+
+    def reopen(
+        self, tx: Connection, kind: JobKind, subject: str, destination: str, pause: Callable[[int], float], error: str
+    ) -> None:
+        """Make a live job ready whoever holds it, due after the pause that follows as many tries as it has had."""
+        key = (jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == destination)
+        attempts = tx.scalar(select(jobs.c.attempts).where(*key))
+        due = self._clock() + pause(max(1, attempts or 0))
+        self._resolve(tx, kind, subject, destination, state=JobState.READY, error=error, due=due)
+
     def release(self, owner: str, *, counted: bool = True) -> int:
         """Give back every lease of an owner, or of a role whose processes are known to be dead; return how many."""
         return self._release(owner, {} if counted else {"attempts": jobs.c.attempts - 1})
@@ -298,6 +311,13 @@ class Queue:
         values = {"token": None, "owner": None, "expires": None, "updated": self._clock(), **changed}
         if not tx.execute(update(jobs).where(held).values(values)).rowcount:
             raise StaleLease(f"The lease of job {lease.job_id} has passed to another worker.")
+
+    def _resolve(self, tx: Connection, kind: JobKind, subject: str, destination: str, **changed: object) -> None:
+        """Change a live job from outside; who holds a lease of it finds that it has lost it."""
+        key = (jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == destination)
+        values = {"token": None, "owner": None, "expires": None, "updated": self._clock(), **changed}
+        live = (JobState.READY, JobState.LEASED)
+        tx.execute(update(jobs).where(*key, jobs.c.state.in_(live)).values(values))
 
     def _change(self, tx: Connection, job: int, states: Sequence[JobState], values: dict[str, Any]) -> None:
         found = and_(jobs.c.job == job, jobs.c.state.in_(states))

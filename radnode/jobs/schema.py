@@ -44,6 +44,28 @@ results = Table(
     Column("created", Float, nullable=False, index=True),
 )
 
+commitments = Table(  # what peers asked this node to commit
+    "commitments",
+    metadata,
+    Column("commitment", String(32), primary_key=True),
+    Column("peer", String(16), nullable=False),
+    Column("content", String(32), nullable=False),
+    Column("object_id", LargeBinary(16), unique=True),  # the sealed request; none once it was answered
+    Column("received", Float, nullable=False),
+)
+
+sendings = Table(  # what a destination has taken and not committed yet; the key is that of the delivery job
+    "sendings",
+    metadata,
+    Column("kind", String(8), primary_key=True),
+    Column("subject", String(32), primary_key=True),
+    Column("destination", String(32), primary_key=True),
+    Column("instance", String(32), nullable=False),
+    Column("transaction_id", String(32), index=True),
+    Column("asks", Integer, nullable=False),
+    Column("asked", Float),
+)
+
 # Series for detectors that look at whole series (`radnode.jobs.completion`). A Series Instance UID that stands in two
 # studies, against the standard, is two series.
 series = Table(
@@ -87,7 +109,8 @@ jobs = Table(
     metadata,
     Column("job", Integer, primary_key=True, autoincrement=True),
     Column("kind", String(8), nullable=False),
-    Column("subject", String(48), nullable=False),  # analyse: instance; series: series.generation; deliver: result
+    # analyse: instance; series: series.generation; deliver: result; commit: commitment
+    Column("subject", String(48), nullable=False),
     Column("destination", String(32), nullable=False, server_default=""),
     Column("state", String(8), nullable=False),
     Column("priority", Integer, nullable=False, server_default="0"),

@@ -75,6 +75,7 @@ class Admission:
         self._node = settings.node
         self._peers = {peer.ae_title: peer for peer in settings.peers}
         self._networks = {peer.ae_title: _networks(peer) for peer in settings.peers}
+        self._asked = frozenset(item.ae_title for item in settings.destinations if item.commitment)
         self._slots = slots or Slots()
         self._load = load or Load()
         self._lock = threading.Lock()
@@ -98,6 +99,10 @@ class Admission:
         if networks and not _is_in(claim.address, networks):
             return _caller("address_not_allowed", "List the address in `addresses` of this peer, or correct the peer.")
         return self._check_certificate(peer, claim) or self._take_slots(peer)
+
+    def is_asked(self, peer: PeerSettings) -> bool:
+        """Say whether a peer is a destination that this node asks for storage commitment."""
+        return peer.ae_title in self._asked
 
     def release(self, admitted: Admitted) -> None:
         """Give the slots back."""

@@ -1,4 +1,4 @@
-"""One accepted association: negotiation through pynetdicom, then C-ECHO and C-STORE without decoding anything."""
+"""One accepted association: negotiation through pynetdicom, then each request to whom it is for."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from radnode.commitment_sets import STORAGE_COMMITMENT
 from radnode.errors import ContextMismatch, InputError, UnknownOperation
 from radnode.model import PeerIdentity, Reception, Refusal
 from radnode.network import command_set, statuses
 from radnode.network.admission import Admission, Admitted, Certificate, Claim, Rejection, escape_ae_title
 from radnode.network.bell import Bell
 from radnode.network.command_set import Command, CommandSet, Tag
+from radnode.network.commitment_scp import CommitmentSCP, Gathered
 from radnode.network.contexts import VERIFICATION, Contexts
+from radnode.network.conversation import Conversation
 from radnode.network.deadline_socket import LINGER_SECONDS
 from radnode.network.fast_lane import FastLane
 from radnode.network.hooks import AssociationEvent, Hooks
-from radnode.network.messages import Message, Messages
+from radnode.network.messages import Message
 from radnode.network.storage_scp import AcceptedContext, Declined, StorageSCP
 from radnode.network.upper_layer import UpperLayer
 
 if TYPE_CHECKING:
     from pynetdicom import AE
+    from pynetdicom.presentation import PresentationContext
 
     from radnode.settings import NodeSettings, PeerSettings
 
 
+_OF_COMMITMENT = frozenset({Command.N_ACTION, Command.N_EVENT_REPORT})
 _numbers = itertools.count(1)
 
 
@@ -71,7 +76,7 @@ class AcceptedAssociation(Association):
         super().__init__(ae, MODE_ACCEPTOR)
         layer = FastLane if fast_lane else UpperLayer
         self.upper_layer = layer(self, node.max_pdu, node.request_seconds, node.idle_seconds)
-        self.messages = Messages(self, self.begin_data_set)
+        self.messages = Conversation(self, self.begin_data_set)
         self.acse = _GatedNegotiation(self)
         self.dul = self.upper_layer
         self.dimse = self.messages
@@ -89,6 +94,7 @@ class AcceptedAssociation(Association):
         self._is_refused = False
         self._began = time.monotonic()
         self._storage: StorageSCP | None = None
+        self._commitment: CommitmentSCP | None = None
         self._bell = Bell()
         self._reactor_checkpoint = self._bell  # pynetdicom's reactor waits for it before each of its rounds
         self.dul.to_user_queue = self._bell.queue()
@@ -153,9 +159,23 @@ class AcceptedAssociation(Association):
         may_store = "store" in peer.may
         if wanted & self._offered.sop_classes and not may_store:
             self.refuse("store_not_permitted", "Add `store` to `may` of this peer.")
-        self.acceptor.supported_contexts = self._offered.supported("echo" in peer.may, may_store)
+        self.acceptor.supported_contexts = [
+            *self._offered.supported("echo" in peer.may, may_store),
+            *self._offer_commitment(peer, wanted),
+        ]
         self._hooks.tell_observer(AssociationEvent("began", self._identity(peer), self._number))
         return None
+
+    def _offer_commitment(self, peer: PeerSettings, wanted: set[str]) -> list[PresentationContext]:
+        """Return the context of Storage Commitment where this peer may ask, or is a destination that may be asked."""
+        if self._hooks.commitment is None or STORAGE_COMMITMENT not in wanted:
+            return []
+        may_ask, may_report = "commit" in peer.may, self._admission.is_asked(peer)
+        if not (may_ask or may_report):
+            self._report("commit_not_permitted", "Add `commit` to `may` of this peer.", is_alert=False)
+        self._commitment = CommitmentSCP(self._identity(peer), self._hooks, may_ask=may_ask, may_report=may_report)
+        selects_role = STORAGE_COMMITMENT in self.requestor.role_selection
+        return self._offered.commitment(may_ask=may_ask, may_report=may_report, selects_role=selects_role)
 
     def report_contexts(self) -> None:
         """Report what the peer proposed and nobody is given here; the results have told the peer."""
@@ -197,10 +217,13 @@ class AcceptedAssociation(Association):
         super()._abort_blocking(block)
 
     def begin_data_set(self, context_id: int, command: CommandSet) -> Reception:
-        """Return where the data set of a request goes: none but C-STORE has one that is wanted."""
-        if self._storage is None or command.ushort(Tag.COMMAND_FIELD) != Command.C_STORE:
-            return Declined(ContextMismatch("This request has no data set."))
-        return self._storage.begin(command, self._contexts[context_id])
+        """Return where the data set of a request goes; only C-STORE and Storage Commitment have one that is wanted."""
+        field = command.ushort(Tag.COMMAND_FIELD)
+        if self._storage is not None and field == Command.C_STORE:
+            return self._storage.begin(command, self._contexts[context_id])
+        if field in _OF_COMMITMENT and self._contexts[context_id].abstract_syntax == STORAGE_COMMITMENT:
+            return Gathered()
+        return Declined(ContextMismatch("This request has no data set."))
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Answer one message; then, not before, the next is read and the idle time begins."""
@@ -210,6 +233,9 @@ class AcceptedAssociation(Association):
         finally:
             self.upper_layer.restart_idle_timer()
             self.messages.done()
+        if self._commitment is not None and self._commitment.owes_report:
+            self._commitment.report(self.messages)
+            self.upper_layer.restart_idle_timer()
 
     def answer(self, message: Message) -> bytes:
         """Serve a request and return the encoded command set of its response."""
@@ -220,11 +246,13 @@ class AcceptedAssociation(Association):
         command = message.command.ushort(Tag.COMMAND_FIELD)
         if command == Command.C_STORE and self._storage is not None:
             return self._storage.finish(message.command, message.reception, message.size)
+        context = self._contexts[message.context_id]
         if command == Command.C_ECHO:
-            abstract_syntax = self._contexts[message.context_id].abstract_syntax
-            agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == abstract_syntax == VERIFICATION
+            agree = message.command.uid(Tag.AFFECTED_SOP_CLASS_UID) == context.abstract_syntax == VERIFICATION
             if agree:
                 return statuses.SUCCESS
+        if command in _OF_COMMITMENT and context.abstract_syntax == STORAGE_COMMITMENT and self._commitment is not None:
+            return self._commitment.status_of(message, context.transfer_syntax)
         return self._decline(command)
 
     def _decline(self, command: int) -> int:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Mapping
 
 NO_DATA_SET = 0x0101  # PS3.7 Table E.1-1, (0000,0800)
+WITH_DATA_SET = 0x0001  # anything but 0101
 MAX_COMMAND_BYTES = 65536  # the longest legal command set is under 1 KB; N-GET may list attributes
 
 _ELEMENT = struct.Struct("<HHI")
@@ -24,6 +25,7 @@ class Tag(enum.IntEnum):
 
     COMMAND_GROUP_LENGTH = 0x0000
     AFFECTED_SOP_CLASS_UID = 0x0002
+    REQUESTED_SOP_CLASS_UID = 0x0003
     COMMAND_FIELD = 0x0100
     MESSAGE_ID = 0x0110
     MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
@@ -31,6 +33,9 @@ class Tag(enum.IntEnum):
     COMMAND_DATA_SET_TYPE = 0x0800
     STATUS = 0x0900
     AFFECTED_SOP_INSTANCE_UID = 0x1000
+    REQUESTED_SOP_INSTANCE_UID = 0x1001
+    EVENT_TYPE_ID = 0x1002
+    ACTION_TYPE_ID = 0x1008
 
 
 class Command(enum.IntEnum):
@@ -51,6 +56,13 @@ class Command(enum.IntEnum):
 
 
 RESPONSE = 0x8000
+
+
+# What a response names, and how those requests name it that ask something of an instance (PS3.7 Table E.1-1)
+_NAMED = (
+    (Tag.AFFECTED_SOP_CLASS_UID, Tag.REQUESTED_SOP_CLASS_UID),
+    (Tag.AFFECTED_SOP_INSTANCE_UID, Tag.REQUESTED_SOP_INSTANCE_UID),
+)
 
 
 class MalformedCommand(Exception):
@@ -96,6 +108,10 @@ class CommandSet:
             raise MalformedCommand(f"{tag.name} is absent or not a US")
         return int(_USHORT.unpack(value)[0])
 
+    def has_ushort(self, tag: Tag) -> bool:
+        """Say whether a US element is there."""
+        return len(self._elements.get(tag, b"")) == _USHORT.size
+
     def uid(self, tag: Tag) -> str | None:
         """Return a UI element without its padding; None when absent or not digits and periods (PS3.5 9.1)."""
         value = self._elements.get(tag, b"").removesuffix(b"\0").rstrip(b" ")
@@ -131,8 +147,8 @@ def response(request: CommandSet, status: int) -> bytes:
         Tag.COMMAND_DATA_SET_TYPE: NO_DATA_SET,
         Tag.STATUS: status,
     }
-    for tag in (Tag.AFFECTED_SOP_CLASS_UID, Tag.AFFECTED_SOP_INSTANCE_UID):
-        uid = request.uid(tag)
+    for affected, requested in _NAMED:
+        uid = request.uid(affected) or request.uid(requested)
         if uid is not None:
-            values[tag] = uid
+            values[affected] = uid
     return encode(values)

@@ -11,6 +11,7 @@ from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]  # imported
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context, sop_class
 from pynetdicom.presentation import PresentationContext
 
+from radnode.commitment_sets import STORAGE_COMMITMENT
 from radnode.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -109,6 +110,20 @@ class Contexts:
         """
         return (self._verification if may_echo else []) + (self._storage if may_store else [])
 
+    @staticmethod
+    def commitment(*, may_ask: bool, may_report: bool, selects_role: bool) -> list[PresentationContext]:
+        """Return the context of Storage Commitment for a peer that may ask (SCU), report (SCP), both or neither.
+
+        Where the peer selects roles it is answered which of them it has (PS3.7 section D.3.3.4). Where it does not, the
+        defaults hold; a destination that reports all the same is understood.
+        """
+        if not (may_ask or may_report):
+            return []
+        context = build_context(STORAGE_COMMITMENT, list(VERIFICATION_TRANSFER_SYNTAXES))
+        if selects_role:
+            context.scu_role, context.scp_role = may_ask, may_report
+        return [context]
+
     def not_accepted(self, rejected: Iterable[PresentationContext]) -> str | None:
         """Return the sentence about contexts that no peer is given; None where all that fails is a permission.
 
@@ -120,7 +135,7 @@ class Contexts:
             else _named(context.abstract_syntax)
             for context in rejected
             if context.result == _TRANSFER_SYNTAXES_NOT_SUPPORTED
-            or context.abstract_syntax not in self.sop_classes | {VERIFICATION}
+            or context.abstract_syntax not in self.sop_classes | {VERIFICATION, STORAGE_COMMITMENT}
         )
         if not names:
             return None

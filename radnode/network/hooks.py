@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from radnode.errors import RadnodeError
-from radnode.model import PeerIdentity, Reception, Refusal, StoreRequest
+from radnode.model import CommitmentReport, CommitmentRequest, PeerIdentity, Reception, Refusal, StoreRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,32 @@ class AssociationEvent:
     failed: int = 0
     data_set_bytes: int = 0
     seconds: float = 0.0
+
+
+class ReportChannel(Protocol):
+    """The association on which a peer asked for a storage commitment, as the way to answer it."""
+
+    def is_open(self) -> bool:
+        """Say whether the peer still waits."""
+
+    def report(self, report: CommitmentReport) -> None:
+        """Send one report and return once the peer has taken it; PeerMovedOn when it went on or away first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentHooks:
+    """What the node does about Storage Commitment (PS3.4 Annex J).
+
+    `requested` keeps a request: it is durable when it returns, and the status is 0000. `report` is then called, after
+    the response, with the way to answer on the same association. `reported` takes what a destination says of the
+    objects that this node sent to it. The first and the last raise a RadnodeError where they do not; `declined` is told
+    of it, and of what cannot be read, with the status that was sent.
+    """
+
+    requested: Callable[[PeerIdentity, CommitmentRequest], None]
+    report: Callable[[PeerIdentity, ReportChannel], None]
+    reported: Callable[[PeerIdentity, CommitmentReport], None]
+    declined: Callable[[PeerIdentity, RadnodeError, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +66,7 @@ class Hooks:
     observe: Callable[[AssociationEvent], None]
     failed: Callable[[str], None]
     declined: Callable[[PeerIdentity, str | None, RadnodeError], None]
+    commitment: CommitmentHooks | None = None  # None: the SOP Class is not offered
 
     def tell_refused(self, refusal: Refusal) -> None:
         """Report a refusal; a hook that fails changes nothing about the peer being refused."""

@@ -98,9 +98,7 @@ class Messages(DIMSEServiceProvider):
         if not control & LAST:
             return None
         command = CommandSet.parse(bytes(self._command_bytes))
-        if command.ushort(Tag.COMMAND_FIELD) & RESPONSE:
-            raise MalformedCommand("a response to no request")
-        command.ushort(Tag.MESSAGE_ID if command.is_answered else Tag.MESSAGE_ID_BEING_RESPONDED_TO)
+        self._check_command(context_id, command)
         self._command = command
         return None if command.has_data_set else self._complete(command)
 
@@ -122,13 +120,19 @@ class Messages(DIMSEServiceProvider):
         self._size += size
         return self._complete(self._command) if control & LAST and self._command is not None else None
 
+    def _check_command(self, context_id: int, command: CommandSet) -> None:
+        """Hold a command set to what may come: requests, with the message ID that its response is to name."""
+        if command.ushort(Tag.COMMAND_FIELD) & RESPONSE:
+            raise MalformedCommand("a response to no request")
+        command.ushort(Tag.MESSAGE_ID if command.is_answered else Tag.MESSAGE_ID_BEING_RESPONDED_TO)
+
     def _check_order(self, context_id: int) -> None:
         """Hold a message to one context, and the peer to one message at a time."""
         if self.busy or (self._command_bytes and context_id != self._context_id):
             raise MalformedCommand("a message was begun within another")
         self._context_id = context_id
 
-    def _complete(self, command: CommandSet) -> Message:
+    def _complete(self, command: CommandSet) -> Message | None:
         message = Message(self._context_id, command, self._reception, self._size)
         self._reset()
         return message

@@ -16,20 +16,21 @@ _ITEMS = 74  # offset of the variable items
 _STAND_IN = b"ILLEGAL         "
 _ITEM = struct.Struct(">BxH")
 _LENGTH = struct.Struct(">L")
+_STORAGE_COMMITMENT = b"1.2.840.10008.1.20.1"
 _UID = re.compile(rb"[0-9.]{1,64}[\0 ]?")
 
 _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
-_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX, _MAXIMUM_LENGTH = 0x30, 0x40, 0x51
+_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX, _MAXIMUM_LENGTH, _ROLE_SELECTION = 0x30, 0x40, 0x51, 0x54
 _IS_UID = frozenset({_APPLICATION_CONTEXT, _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX})
 
 # What is read of a request and of the items that hold others. Anything else is ignored: what the standard does not know
-# yet (PS3.8 Annex D.2), and the user information that this node negotiates nothing of. No answer to a role selection,
-# an asynchronous operations window, an extended negotiation or a user identity is an answer: the defaults hold, and
-# no identity is used (PS3.7 Annex D.3.3).
+# yet (PS3.8 Annex D.2), and the user information that this node negotiates nothing of. No answer to an asynchronous
+# operations window, an extended negotiation, a user identity, or a role selection of any SOP Class but Storage
+# Commitment is an answer: the defaults hold, and no identity is used (PS3.7 Annex D.3.3).
 _READ = frozenset({_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION})
 _READ_WITHIN = {
     _PRESENTATION_CONTEXT: frozenset({_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX}),
-    _USER_INFORMATION: frozenset({_MAXIMUM_LENGTH}),
+    _USER_INFORMATION: frozenset({_MAXIMUM_LENGTH, _ROLE_SELECTION}),
 }
 _FIXED = {_PRESENTATION_CONTEXT: 4, _USER_INFORMATION: 0}  # bytes before the sub-items
 
@@ -64,7 +65,7 @@ def _items_read(encoded: bytes, read: frozenset[int]) -> bytes:
     """Return the items of the types that are read, and of what they hold likewise, every UID checked."""
     kept = bytearray()
     for item_type, content in _items(encoded):
-        if item_type not in read:
+        if item_type not in read or (item_type == _ROLE_SELECTION and not _is_role_of_commitment(content)):
             continue
         if item_type in _IS_UID:
             _check_uid(content)
@@ -75,6 +76,13 @@ def _items_read(encoded: bytes, read: frozenset[int]) -> bytes:
             content = content[:fixed] + _items_read(content[fixed:], _READ_WITHIN[item_type])  # noqa: PLW2901
         kept += _ITEM.pack(item_type, len(content)) + content
     return bytes(kept)
+
+
+def _is_role_of_commitment(content: bytes) -> bool:
+    """Say whether a role selection (PS3.7 Table D.3-9) is well formed and of the one SOP Class that has roles here."""
+    (length,) = struct.unpack_from(">H", content) if len(content) >= 2 else (0,)
+    uid, roles = content[2 : 2 + length], content[2 + length :]
+    return uid.rstrip(b"\0 ") == _STORAGE_COMMITMENT and len(roles) == 2 and max(roles) == 1
 
 
 def _check_context(content: bytes) -> None:

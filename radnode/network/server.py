@@ -16,7 +16,7 @@ from radnode.model import PeerIdentity, Reception, Refusal, StoreRequest
 from radnode.network import compatibility
 from radnode.network.admission import Admission
 from radnode.network.contexts import Contexts
-from radnode.network.hooks import AssociationEvent, Hooks
+from radnode.network.hooks import AssociationEvent, CommitmentHooks, Hooks
 from radnode.network.renewal import ServerContexts
 from radnode.network.slots import Slots
 from radnode.network.transport import AssociationListener
@@ -49,8 +49,9 @@ class Listener:
     a status of failure for a RadnodeError, `refused` of each connection or association that is turned away, once each.
     All are called from many threads at once. `analysable` are the SOP classes that a detector accepts, see
     `Contexts`; `renewed` is told when certificate files that changed were read (None) or cannot be, see
-    `ServerContexts`. Without `endpoints` and `slots` the listener has ports and limits of its own; with them it shares
-    both with other processes and is number `number` of them.
+    `ServerContexts`. `commitment` serves Storage Commitment, which is not offered without it. Without `endpoints` and
+    `slots` the listener has ports and limits of its own; with them it shares both with other processes and is number
+    `number` of them.
 
     Raises:
         ConfigError: a certificate, key, address or presentation context cannot be used, a port is taken, or
@@ -68,6 +69,7 @@ class Listener:
         analysable: Collection[str] | None = None,
         renewed: Callable[[ConfigError | None], None] = _ignore,
         *,
+        commitment: CommitmentHooks | None = None,
         endpoints: Endpoints | None = None,
         number: int = 0,
         slots: Slots | None = None,
@@ -75,7 +77,7 @@ class Listener:
         compatibility.check()
         silence_pynetdicom()
         self._node = settings.node
-        hooks = Hooks(receive, refused, observe, failed, declined)
+        hooks = Hooks(receive, refused, observe, failed, declined, commitment)
         offered = Contexts(settings.network, analysable)
         self._ae = AE(ae_title=settings.node.ae_title)
         self._ae.maximum_pdu_size = settings.node.max_pdu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from radnode.commitment_sets import STORAGE_COMMITMENT
 from radnode.errors import ContextMismatch, InvalidUID, MalformedDataSet, RadnodeError
 from radnode.model import PeerIdentity, Reception, StoreRequest
 from radnode.network import statuses
@@ -122,7 +123,7 @@ class StorageSCP:
         """
         sop_class_uid = command.uid(Tag.AFFECTED_SOP_CLASS_UID)
         sop_instance_uid = command.uid(Tag.AFFECTED_SOP_INSTANCE_UID)
-        if sop_class_uid != context.abstract_syntax or context.abstract_syntax == VERIFICATION:
+        if sop_class_uid != context.abstract_syntax or context.abstract_syntax in {VERIFICATION, STORAGE_COMMITMENT}:
             raise ContextMismatch("The SOP class of the command is not that of its presentation context.")
         if sop_instance_uid is None:
             raise InvalidUID("The command names no SOP Instance UID that is one.")

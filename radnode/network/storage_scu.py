@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Self
 
 from radnode.errors import DestinationHolds, DestinationRefused, DestinationUnavailable
 from radnode.network import wire
-from radnode.network.command_set import MAX_COMMAND_BYTES, NO_DATA_SET, RESPONSE, Command, CommandSet, MalformedCommand
+from radnode.network.command_set import (
+    MAX_COMMAND_BYTES,
+    NO_DATA_SET,
+    RESPONSE,
+    WITH_DATA_SET,
+    Command,
+    CommandSet,
+    MalformedCommand,
+)
 from radnode.network.command_set import Tag as _Tag
 from radnode.network.command_set import encode as _encode
-from radnode.network.contexts import VERIFICATION, proposed
+from radnode.network.contexts import VERIFICATION, keyword, proposed
 from radnode.network.statuses import DUPLICATE_SOP_INSTANCE, Verdict, classify
 from radnode.network.tls import matches_host
 from radnode.part10 import read_file_meta
@@ -22,8 +30,7 @@ from radnode.part10 import read_file_meta
 if TYPE_CHECKING:
     from radnode.settings import DestinationSettings
 
-_IMPLICIT_LITTLE, _EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-_WITH_DATA_SET = 0x0001  # anything but 0101, PS3.7 Table E.1-1
+_VERIFICATION_OFFERS = ((VERIFICATION, "1.2.840.10008.1.2"), (VERIFICATION, "1.2.840.10008.1.2.1"))
 _PERMANENT = 1  # result of A-ASSOCIATE-RJ, PS3.8 Table 9-21
 _REJECTIONS = {  # source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21
     (1, 1): "no reason given",
@@ -40,7 +47,8 @@ _REJECTIONS = {  # source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21
 class DestinationAssociation:
     """An association with a destination; a context manager that releases it, or aborts it after an error.
 
-    Errors call it `name`, or "the destination" and the name it has in the configuration.
+    Errors call it `name`, or "the destination" and the name it has in the configuration. `scp_of` is the SOP class of
+    which this node, which requests the association, is to be the SCP.
 
     Raises, here and in every method:
         DestinationUnavailable: try the same later: no connection, TLS failure, timeout, abort, rejected-transient,
@@ -58,6 +66,7 @@ class DestinationAssociation:
         offers: Iterable[tuple[str, str]],
         timeout_seconds: float,
         name: str | None = None,
+        scp_of: str | None = None,
     ) -> None:
         self._name = name or f"the destination {destination.name}"
         contexts = proposed(offers)
@@ -67,7 +76,7 @@ class DestinationAssociation:
             if context is not None:
                 self._check_host(destination.host)
             with self._told_apart():
-                self._wire.send(wire.associate_rq(calling_ae_title, destination.ae_title, contexts))
+                self._wire.send(wire.associate_rq(calling_ae_title, destination.ae_title, contexts, scp_of))
                 accepted, self._max_length = wire.read_associate_ac(self._expect(wire.ASSOCIATE_AC))
         except BaseException:
             self._wire.close()
@@ -107,6 +116,18 @@ class DestinationAssociation:
                 self._wire.send(wire.ABORT_PDU)
         self._wire.close()
 
+    def _context(self, offers: Iterable[tuple[str, str]]) -> tuple[int, str]:
+        """Return ID and transfer syntax of the first of these contexts that was accepted.
+
+        Raises:
+            DestinationRefused: none was.
+        """
+        for sop_class_uid, transfer_syntax_uid in offers:
+            context_id = self._accepted.get((sop_class_uid, transfer_syntax_uid))
+            if context_id is not None:
+                return context_id, transfer_syntax_uid
+        raise DestinationRefused(f"{self._subject} does not accept {keyword(sop_class_uid)}; enable it there.")
+
     def store(self, part10: bytes) -> int:
         """Send one Part 10 object, its data set byte for byte, and return the status: 0000 or a warning.
 
@@ -125,7 +146,7 @@ class DestinationAssociation:
             _Tag.AFFECTED_SOP_CLASS_UID: meta.sop_class_uid,
             _Tag.AFFECTED_SOP_INSTANCE_UID: meta.sop_instance_uid,
             _Tag.PRIORITY: 0,  # medium
-            _Tag.COMMAND_DATA_SET_TYPE: _WITH_DATA_SET,
+            _Tag.COMMAND_DATA_SET_TYPE: WITH_DATA_SET,
         }
         status = self._request(Command.C_STORE, context_id, values, memoryview(part10)[meta.offset :])
         verdict, meaning = classify(status)
@@ -138,10 +159,7 @@ class DestinationAssociation:
 
     def echo(self) -> float:
         """Send a C-ECHO and return its round trip in milliseconds."""
-        context_id = self._accepted.get((VERIFICATION, _IMPLICIT_LITTLE))
-        context_id = context_id or self._accepted.get((VERIFICATION, _EXPLICIT_LITTLE))
-        if context_id is None:
-            raise DestinationRefused(f"{self._subject} does not accept Verification; enable it there.")
+        context_id, _ = self._context(_VERIFICATION_OFFERS)
         began = time.perf_counter()
         values: dict[_Tag, int | str] = {
             _Tag.AFFECTED_SOP_CLASS_UID: VERIFICATION,
@@ -182,9 +200,9 @@ class DestinationAssociation:
                     return CommandSet.parse(bytes(encoded))
         raise wire.ProtocolError("an endless command set")
 
-    def _expect(self, pdu_type: int) -> bytes:
+    def _expect(self, pdu_type: int, seconds: float | None = None) -> bytes:
         """Return the variable field of the next PDU, which must be of this type."""
-        received, body = self._wire.receive()
+        received, body = self._wire.receive(seconds)
         if received == pdu_type:
             return body
         if received == wire.ASSOCIATE_RJ and len(body) == 4:
@@ -262,12 +280,11 @@ def echo(
     Raises:
         DestinationUnavailable, DestinationRefused: see DestinationAssociation.
     """
-    offers = [(VERIFICATION, _IMPLICIT_LITTLE), (VERIFICATION, _EXPLICIT_LITTLE)]
     with DestinationAssociation(
         destination,
         context=context,
         calling_ae_title=calling_ae_title,
-        offers=offers,
+        offers=_VERIFICATION_OFFERS,
         timeout_seconds=timeout_seconds,
         name=name,
     ) as association:

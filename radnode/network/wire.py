@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
@@ -77,14 +78,14 @@ class Wire:
         self._connection.settimeout(self._timeout)
         self._connection.sendall(encoded)
 
-    def receive(self) -> tuple[int, bytes]:
-        """Return type and variable field of the next PDU; the timeout is that of the whole PDU.
+    def receive(self, seconds: float | None = None) -> tuple[int, bytes]:
+        """Return type and variable field of the next PDU; the timeout, or `seconds`, is that of the whole PDU.
 
         Raises:
             OSError: the connection broke or ended, or the PDU did not come in time.
             ProtocolError: the PDU claims to be longer than was announced.
         """
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + (self._timeout if seconds is None else seconds)
         pdu_type, length = _HEADER.unpack(self._read(_HEADER.size, deadline))
         if length > MAX_LENGTH:
             raise ProtocolError("a PDU longer than announced")
@@ -103,8 +104,10 @@ class Wire:
         return bytes(buffer)
 
 
-def associate_rq(calling_ae_title: str, called_ae_title: str, contexts: list[PresentationContext]) -> bytes:
-    """Return an encoded A-ASSOCIATE-RQ."""
+def associate_rq(
+    calling_ae_title: str, called_ae_title: str, contexts: list[PresentationContext], scp_of: str | None = None
+) -> bytes:
+    """Return an encoded A-ASSOCIATE-RQ; `scp_of` is the SOP class of which the requestor is to be the SCP, if any."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = APPLICATION_CONTEXT_NAME
     primitive.calling_ae_title = calling_ae_title
@@ -119,6 +122,10 @@ def associate_rq(calling_ae_title: str, called_ae_title: str, contexts: list[Pre
     implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     primitive.user_information = [maximum, implementation, version]
+    if scp_of is not None:
+        role = SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid, role.scu_role, role.scp_role = scp_of, False, True  # PS3.7 Table D.3-9
+        primitive.user_information.append(role)
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
 
 
@@ -159,14 +166,26 @@ def read_p_data(body: bytes) -> Iterator[tuple[bool, bytes]]:
     """Yield (is the last, bytes) of each command fragment of a P-DATA-TF.
 
     Raises:
-        ProtocolError: a length past the end, or a data set, which no response that is awaited here has.
+        ProtocolError: as `read_values`, or a data set, which no response that is awaited here has.
+    """
+    for is_command, is_last, fragment in read_values(body):
+        if not is_command:
+            raise ProtocolError("a presentation data value that is no command fragment")
+        yield is_last, fragment
+
+
+def read_values(body: bytes) -> Iterator[tuple[bool, bool, bytes]]:
+    """Yield (is of a command set, is the last, bytes) of each fragment of a P-DATA-TF.
+
+    Raises:
+        ProtocolError: a length past the end.
     """
     offset = 0
     while offset < len(body):
         if len(body) - offset < _VALUE_HEADER.size:
             raise ProtocolError("a P-DATA-TF that ends within a header")
         length, _, control = _VALUE_HEADER.unpack_from(body, offset)
-        if length < 2 or length > len(body) - offset - 4 or not control & _COMMAND:
-            raise ProtocolError("a presentation data value that is no command fragment")
-        yield bool(control & _LAST), body[offset + _VALUE_HEADER.size : offset + 4 + length]
+        if length < 2 or length > len(body) - offset - 4:
+            raise ProtocolError("a presentation data value with a length that cannot be")
+        yield bool(control & _COMMAND), bool(control & _LAST), body[offset + _VALUE_HEADER.size : offset + 4 + length]
         offset += 4 + length

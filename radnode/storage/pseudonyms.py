@@ -34,6 +34,14 @@ class Pseudonyms:
         """Return the pseudonym of a SOP instance."""
         return self._of("instance", SOPInstanceUID)
 
+    def transaction(self, ae_title: str, TransactionUID: str) -> str:
+        """Return the pseudonym of a storage commitment that an AE asked for, or was asked for."""
+        return self._of("transaction", ae_title, TransactionUID)
+
+    def content(self, encoded: bytes) -> str:
+        """Return what stands for a whole text: the same for the same bytes."""
+        return self._of("content", encoded.hex())
+
     def result(self, instance: str, model_digest: str) -> str:
         """Return the identifier of what one model said about one instance (a pseudonym)."""
         return self._of("result", instance, model_digest)[:16]

@@ -54,6 +54,7 @@ class Kind(enum.IntEnum):
     INSTANCE = 1
     RESULT = 2
     REPORT = 3
+    COMMITMENT = 4
 
 
 class Source(Protocol):

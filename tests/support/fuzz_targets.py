@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
-from radnode import pki
+from radnode import commitment_sets, pki
 from radnode.audit import verify
 from radnode.audit.checkpoint import Checkpoint, Signer
 from radnode.detect.manifest import parse_manifest
@@ -167,6 +167,17 @@ def fuzz_association(data: bytes) -> None:
         kept.clear()
 
 
+def fuzz_commitment(data: bytes) -> None:
+    """A storage commitment request and a report, read and written again to the same, or an InputError."""
+    syntax = (commitment_sets.IMPLICIT, commitment_sets.EXPLICIT)[data[0] % 2] if data else commitment_sets.IMPLICIT
+    with contextlib.suppress(InputError):
+        request = commitment_sets.read_request(data[1:], syntax)
+        assert commitment_sets.read_request(commitment_sets.write_request(request, syntax), syntax) == request
+    with contextlib.suppress(InputError):
+        report = commitment_sets.read_report(data[1:], syntax)
+        assert commitment_sets.read_report(commitment_sets.write_report(report, syntax), syntax) == report
+
+
 def fuzz_sealing(data: bytes) -> None:
     """A changed sealed object opens as what was sealed or not at all; also when its header's checksum was mended."""
     fields, rest = data[: sealing.HEADER - 4], data[sealing.HEADER :]
@@ -232,4 +243,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "sealing": fuzz_sealing,
     "audit": fuzz_audit,
     "manifest": fuzz_manifest,
+    "commitment": fuzz_commitment,
 }

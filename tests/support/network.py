@@ -125,6 +125,8 @@ def running_node(
     network: dict | None = None,
     analysable=None,
     known=None,
+    commitment=None,
+    destinations=(),
     shared: dict | None = None,
     **node_values,
 ):
@@ -137,6 +139,7 @@ def running_node(
         network=NetworkSettings(**{"fast_lane": FAST_LANE, **(network or {})}),
         tls=TLSSettings(**names),
         peers=peers(folder) if known is None else known,
+        destinations=destinations,
     )
     received, refusals, events, failures, renewals = [], [], [], [], []
 
@@ -150,7 +153,13 @@ def running_node(
 
     hooks = (refusals.append, events.append, failures.append)
     listener = Listener(
-        settings, receive_into_memory, *hooks, analysable=analysable, renewed=renewals.append, **(shared or {})
+        settings,
+        receive_into_memory,
+        *hooks,
+        analysable=analysable,
+        renewed=renewals.append,
+        commitment=commitment,
+        **(shared or {}),
     )
     listener.start()
     try:

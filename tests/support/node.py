@@ -178,7 +178,7 @@ class NodeProcess:
 class Orthanc:
     """Debian's Orthanc as the receiving PACS, over mutual TLS."""
 
-    def __init__(self, folder: Path, port: int, pki: Path) -> None:
+    def __init__(self, folder: Path, port: int, pki: Path, **changes: object) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._http = free_port()
         self._folder = folder
@@ -201,6 +201,7 @@ class Orthanc:
             "StorageDirectory": str(folder / "storage"),
             "IndexDirectory": str(folder / "storage"),
             "Plugins": [],
+            **changes,
         }
         self._config.write_text(json.dumps(settings))
 
@@ -226,6 +227,17 @@ class Orthanc:
         """Return a resource of its REST interface."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http}{path}", timeout=30) as answer:
             return bytes(answer.read())
+
+    def post(self, path: str, content: object) -> Any:
+        """Send JSON to its REST interface and return what it answers."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http}{path}", json.dumps(content).encode())
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 (on this machine)
+            return json.loads(answer.read())
+
+    def delete(self, path: str) -> None:
+        """Make it lose a resource."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http}{path}", method="DELETE")
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 (on this machine)
 
     def reports(self) -> list[Dataset]:
         """Return every structured report it holds."""

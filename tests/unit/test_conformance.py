@@ -39,11 +39,12 @@ def network_line(made: Node) -> Finding:
 
 
 def test_statement_lists_what_is_offered(folder: Path) -> None:
-    [verification, storage] = statement(node(folder))["scp"]
+    [verification, storage, commitment] = statement(node(folder))["scp"]
     assert verification["service"] == "Verification"
     assert set(uids(storage["sop_classes"])) == STORAGE_SOP_CLASSES
+    assert uids(commitment["sop_classes"]) == ["1.2.840.10008.1.20.1"]
     assert uids(storage["transfer_syntaxes"]) == list(TRANSFER_SYNTAXES)
-    [storage] = statement(node(folder, f'sop_classes = ["{CT}"]\ntransfer_syntaxes = ["{EXPLICIT}"]'))["scp"][1:]
+    [storage, _] = statement(node(folder, f'sop_classes = ["{CT}"]\ntransfer_syntaxes = ["{EXPLICIT}"]'))["scp"][1:]
     assert storage["sop_classes"] == [{"uid": CT, "keyword": "CTImageStorage"}]
     assert storage["transfer_syntaxes"] == [{"uid": EXPLICIT, "keyword": "ExplicitVRLittleEndian"}]
 

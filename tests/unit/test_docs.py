@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
 ALL = "\n".join(PAGES.values())
 SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "radnode").rglob("*.py")}
-RULES = "tls|pdu|calling|called|certificate|too|address|store|protocol|application|association|message|no|context_not"
+RULES = (
+    "tls|pdu|calling|called|certificate|too|address|store|commit_not|protocol|application|association|message|no|"
+    "context_not"
+)
 LOG_METHODS = {"info", "warning", "error", "critical"}
 
 

@@ -23,7 +23,11 @@ def node(tmp_path: Path) -> Any:
     rooms = Rooms(tmp_path)
     destinations = [DestinationSettings(name=name, ae_title="P", host="h", port=1) for name in ("one", "two")]
     settings = SimpleNamespace(
-        data_dir=tmp_path, destinations=destinations, deliver=DeliverSettings(), node=NodeSettings(drain_seconds=5)
+        data_dir=tmp_path,
+        destinations=destinations,
+        peers=(),
+        deliver=DeliverSettings(),
+        node=NodeSettings(drain_seconds=5),
     )
     parts = {"stores": rooms.stores, "queue": rooms.queue, "connect": None}
     yield SimpleNamespace(settings=settings, actor=lambda: Actor(user="t"), **parts)

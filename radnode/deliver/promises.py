@@ -1,0 +1,178 @@
+"""What a destination has taken and is still to commit (PS3.4 Annex J, this node as SCU).
+
+A delivery stays a live job until the destination has committed its object. Once the object was taken the job says so
+("sent") and waits; every batch is one N-ACTION. No answer in time: it is asked once more, then the object is sent
+again. An object that the destination does not commit is sent again, after the pause of a failed delivery. Transactions
+are in the database before they are asked for, so that answers match whatever was restarted since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+from radnode.audit import events
+from radnode.audit.events import Actor, AuditRecord, Event
+from radnode.deliver.patience import pause
+from radnode.errors import DeliveryError, StaleLease
+from radnode.jobs.database import reading, transaction
+from radnode.jobs.index import get_result
+from radnode.jobs.sendings import (
+    SendingRow,
+    add_sending,
+    count_ask,
+    drop_sending,
+    find_sending,
+    name_transaction,
+    sendings_of,
+)
+from radnode.model import CommitmentReport, CommitmentRequest, Lease, Reference
+from radnode.part10 import read_file_meta
+from radnode.settings import DeliverSettings, DestinationSettings
+from radnode.stores import Stores
+
+MAX_ASKS = 2  # then it is sent again
+LINGER_SECONDS = 1.0  # how long an answer is waited for on the association of a first question
+SILENT_LINGERS = 3  # after so many in vain the destination is taken for one that answers on associations of its own
+_SENT = "Sent; waits until the destination commits it."
+
+
+class CommittingPeer(Protocol):
+    """An open association with a Storage Commitment SCP."""
+
+    def ask(self, request: CommitmentRequest) -> None:
+        """Return once the destination has accepted a request; DeliveryError when it has not."""
+
+    def await_report(self, seconds: float) -> CommitmentReport | None:
+        """Return what the destination reports on this association within so many seconds, or None."""
+
+
+class Promises:
+    """The deliveries of one destination that wait for its commitment."""
+
+    def __init__(
+        self,
+        destination: DestinationSettings,
+        stores: Stores,
+        *,
+        settings: DeliverSettings,
+        actor: Actor,
+        log: Any,
+    ) -> None:
+        self._destination = destination
+        self._stores = stores
+        self._settings = settings
+        self._actor = actor
+        self._pause = partial(pause, settings)
+        self._log = log
+        self._in_vain = {False: 0, True: 0}  # by whether it was the second question, which is waited on for longer
+
+    def is_sent(self, lease: Lease) -> bool:
+        """Say whether a delivery that is due is to be asked for rather than sent."""
+        with reading(self._stores.engine) as tx:
+            row = find_sending(tx, lease.kind, lease.subject, self._destination.name)
+        return row is not None and row.asks < MAX_ASKS
+
+    def sent(self, lease: Lease, part10: bytes) -> None:
+        """Say that the destination has taken an object; the job is still held. One commit, with its audit entry."""
+        instance = self._stores.pseudonyms.instance(read_file_meta(part10).sop_instance_uid)
+        with transaction(self._stores.engine) as tx:
+            add_sending(tx, lease, instance)
+            self._record(tx, lease.subject, events.REPORT_SENT, attempt=lease.attempt)
+
+    def ask(self, peer: CommittingPeer, objects: Sequence[tuple[Lease, bytes]]) -> None:
+        """Ask for a batch in one request, give its jobs back, and take an answer that comes at once.
+
+        What a destination does not let itself be asked for stays "sent", is asked for again, and never "delivered".
+        """
+        leases = [lease for lease, _ in objects]
+        metas = [read_file_meta(part10) for _, part10 in objects]
+        references = tuple(Reference(meta.sop_class_uid, meta.sop_instance_uid) for meta in metas)
+        request = CommitmentRequest(f"2.25.{uuid.uuid4().int}", references)  # PS3.5 section B.2
+        name = self._stores.pseudonyms.transaction(self._destination.ae_title, request.TransactionUID)
+        with transaction(self._stores.engine) as tx:
+            name_transaction(tx, leases, name)
+        try:
+            peer.ask(request)
+        except DeliveryError as error:
+            self._give_back(leases, self._pause(min(lease.attempt for lease in leases)), str(error))
+            self._log.warning("commitment_not_asked", count=len(leases), message=str(error))
+            return
+        again = self._count(leases)
+        self._log.info("commitment_asked", count=len(leases))
+        if self._in_vain[again] < SILENT_LINGERS:
+            report = peer.await_report(self._settings.timeout_seconds if again else LINGER_SECONDS)
+            self._in_vain[again] = 0 if report else self._in_vain[again] + 1
+            if report is not None:
+                self.reported(report)
+
+    def reported(self, report: CommitmentReport) -> int:
+        """Take what the destination says of a transaction; return how many deliveries that decided.
+
+        All of it is one commit. Instances of which nobody waits to hear are passed over: answered before, or asked for
+        again in a later transaction.
+        """
+        names = self._stores.pseudonyms
+        committed = {names.instance(item.SOPInstanceUID) for item in report.committed}
+        failed = {names.instance(item.reference.SOPInstanceUID): item.reason for item in report.failed}
+        with transaction(self._stores.engine) as tx:
+            asked = names.transaction(self._destination.ae_title, report.TransactionUID)
+            rows = sendings_of(tx, self._destination.name, asked)
+            kept = [row for row in rows if row.instance in committed and row.instance not in failed]
+            lost = [row for row in rows if row.instance in failed]
+            for row in kept:
+                self._keep(tx, row)
+            for row in lost:
+                self._lose(tx, row, failed[row.instance])
+        for row in kept:
+            self._log.info("report_delivered", result=row.subject)
+        for row in lost:
+            self._log.warning("commitment_failed", result=row.subject, status=f"{failed[row.instance]:04X}")
+        if lost:
+            self._stores.wake("deliver")
+        return len(kept) + len(lost)
+
+    def _keep(self, tx: Connection, row: SendingRow) -> None:
+        drop_sending(tx, row.kind, row.subject, row.destination)
+        self._stores.queue.conclude(tx, row.kind, row.subject, row.destination)
+        self._record(tx, row.subject, events.REPORT_DELIVERED)
+
+    def _lose(self, tx: Connection, row: SendingRow, reason: int) -> None:
+        sentence = f"The destination {self._destination.name} did not commit it ({reason:04X}); it is sent again."
+        drop_sending(tx, row.kind, row.subject, row.destination)
+        self._stores.queue.reopen(tx, row.kind, row.subject, row.destination, self._pause, sentence)
+        self._record(tx, row.subject, events.DELIVERY_FAILED, reason=sentence)
+
+    def _count(self, leases: Sequence[Lease]) -> bool:
+        """Say that a batch was asked for, and give its jobs back until the answer is overdue; True: not at first."""
+        with transaction(self._stores.engine) as tx:
+            count_ask(tx, leases, self._stores.clock())
+            rows = [find_sending(tx, lease.kind, lease.subject, self._destination.name) for lease in leases]
+        self._give_back(leases, self._settings.commitment_seconds, _SENT)
+        return any(row is not None and row.asks > 1 for row in rows)
+
+    def _give_back(self, leases: Sequence[Lease], delay: float, sentence: str) -> None:
+        with transaction(self._stores.engine) as tx:
+            for lease in leases:
+                with contextlib.suppress(StaleLease):  # the answer was faster, on an association of its own
+                    self._stores.queue.postpone(tx, lease, delay, sentence)
+
+    def _record(self, tx: Connection, subject: str, event: Event, **detail: str | int) -> None:
+        """Audit what became of a result at this destination."""
+        result = get_result(tx, subject)
+        about = {"destination": self._destination.name, "result": subject, **detail}
+        record = AuditRecord(
+            event,
+            self._actor,
+            patient=result.patient,
+            study=result.study,
+            instance=result.instance,
+            model=result.model,
+            detail=about,
+        )
+        self._stores.audit.record(tx, record)
