@@ -1,4 +1,4 @@
-"""Arrivals: instance, job and audit entry in one commit, shared by all who wait for one at that moment.
+"""Arrivals: instance, jobs and audit entry in one commit, shared by all who wait for one at that moment.
 
 A commit costs one write to the disk however many rows it holds. Who finds none running leads: it commits for itself at
 once, and what arrives meanwhile waits and is committed together next, led by the first of those who wait. So a single
@@ -15,17 +15,19 @@ from radnode.audit.events import AuditRecord
 from radnode.errors import StoreUnavailable
 from radnode.jobs.index import InstanceRow, add_instance
 from radnode.jobs.writer import Writer
-from radnode.model import JobKind
+from radnode.model import JobKind, NewJob
 from radnode.stores import Stores
+
+_WORKED_BY = {JobKind.ANALYSE: "worker", JobKind.DELIVER: "deliver", JobKind.FORWARD: "deliver"}
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One instance whose object is durable; `enqueue` whether the worker is to analyse it."""
+    """One instance whose object is durable; `jobs` is what is to be done with it."""
 
     row: InstanceRow
     record: AuditRecord
-    enqueue: bool
+    jobs: tuple[NewJob, ...]
 
 
 class Arrivals:
@@ -39,7 +41,7 @@ class Arrivals:
         self._waiting: deque[_Ticket] = deque()
 
     def commit(self, arrival: Arrival) -> bool:
-        """Return True when instance, job and audit entry are durable; False: it was known, nothing was written.
+        """Return True when instance, jobs and audit entry are durable; False: it was known, nothing was written.
 
         Raises:
             StoreUnavailable: the database cannot be written now; nothing of this arrival was.
@@ -88,8 +90,8 @@ class Arrivals:
             for ticket in group[1:]:
                 ticket.called.release()
         new = [ticket for ticket in group if ticket.outcome is True]
-        if any(ticket.arrival.enqueue for ticket in new):
-            self._stores.wake("worker")
+        for role in dict.fromkeys(_WORKED_BY[job.kind] for ticket in new for job in ticket.arrival.jobs):
+            self._stores.wake(role)
         if new:
             self._stores.wake("sequencer")
 
@@ -111,8 +113,11 @@ class Arrivals:
         with self._writer.transaction() as tx:
             new = [add_instance(tx, ticket.arrival.row) for ticket in group]
             added = [ticket for ticket, is_new in zip(group, new, strict=True) if is_new]
-            if subjects := [ticket.arrival.row.instance for ticket in added if ticket.arrival.enqueue]:
-                self._stores.queue.add_all(tx, JobKind.ANALYSE, subjects)
+            wanted: dict[tuple[JobKind, str, int], list[str]] = {}
+            for job in [job for ticket in added for job in ticket.arrival.jobs]:
+                wanted.setdefault((job.kind, job.destination, job.priority), []).append(job.subject)
+            for (kind, destination, priority), subjects in wanted.items():
+                self._stores.queue.add_all(tx, kind, subjects, destination, priority)
             if added:
                 self._stores.audit.append(tx, [ticket.entry for ticket in added])
         for ticket, is_new in zip(group, new, strict=True):

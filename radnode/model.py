@@ -219,10 +219,19 @@ class Refusal:
 
 
 class JobKind(enum.StrEnum):
-    """What a job asks for."""
+    """What a job asks for: analyse an instance, deliver the report of a result, forward an instance as it came."""
 
     ANALYSE = "analyse"
     DELIVER = "deliver"
+    FORWARD = "forward"
+
+
+class Priority(enum.IntEnum):
+    """How urgent a job is: the higher goes first."""
+
+    ROUTINE = 0
+    HIGH = 10
+    STAT = 20
 
 
 class JobState(enum.StrEnum):
@@ -232,6 +241,16 @@ class JobState(enum.StrEnum):
     LEASED = "leased"
     DONE = "done"
     DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """One job to be enqueued; `destination` is empty where it has none."""
+
+    kind: JobKind
+    subject: str
+    destination: str = ""
+    priority: int = Priority.ROUTINE
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class Node:
     @cached_property
     def intake(self) -> Intake:
         """Keeps what arrives."""
-        return Intake(self.stores, self.settings.node.max_object_bytes)
+        return Intake(self.stores, self.settings.node.max_object_bytes, self.rules)
 
     @cached_property
     def results(self) -> Results:

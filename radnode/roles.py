@@ -113,7 +113,12 @@ def intake(node: Node, stop: threading.Event) -> None:
         else:
             log.error("certificates_unusable", message=str(error))
 
-    _ = node.vault, node.audit, node.pseudonyms  # keys that are missing stop the node before it listens
+    _ = (
+        node.vault,
+        node.audit,
+        node.pseudonyms,
+        node.rules,
+    )  # keys or rules that cannot be used stop the node before it listens
     try:
         analysable = node.analysable()
     except RadnodeError as error:  # trouble with a model refuses no image

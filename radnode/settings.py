@@ -118,11 +118,13 @@ class DestinationSettings(_Section):
 
 
 class RuleSettings(_Section):
-    """Which detectors see an image and where its report goes; see `radnode.rules`."""
+    """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`."""
 
     match: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     detect: tuple[str, ...] = ()
     deliver: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ()
+    priority: Literal["routine", "high", "stat"] = "routine"
 
 
 class KeysSettings(_Section):
@@ -208,9 +210,10 @@ class Settings(BaseSettings):
             if names.count(name) > 1:
                 raise ValueError(f"the destination {name!r} is listed twice in [[destinations]]")
         for rule in self.rules:
-            for name in rule.deliver:
-                if name not in known:
-                    raise ValueError(f"a rule delivers to {name!r}, but no [[destinations]] has that name")
+            for verb, targets in (("delivers", rule.deliver), ("forwards", rule.forward)):
+                for name in targets:
+                    if name not in known:
+                        raise ValueError(f"a rule {verb} to {name!r}, but no [[destinations]] has that name")
         titles = [peer.ae_title for peer in self.peers]
         for title in titles:
             if titles.count(title) > 1:

@@ -29,7 +29,7 @@ from radnode.jobs.index import InstanceRow, get_instance
 from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
 from radnode.observe import describe
 from radnode.results import Prepared, Report, Results
-from radnode.rules import CALLING_AE, Decision, Rules
+from radnode.rules import Decision, Rules
 from radnode.settings import DetectSettings
 from radnode.stores import Stores
 
@@ -118,7 +118,7 @@ class Worker:
             instance = get_instance(tx, lease.subject)
         part10 = self._stores.vault.get(instance.object_id)
         header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
-        decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
+        decision = self._rules.decide(self._rules.elements(part10, instance.peer))
         work = _Work(lease, instance, header, decision)
         exhausted = lease.attempt > self._settings.max_attempts
         for name in decision.detect if is_image(header) else ():
@@ -141,7 +141,7 @@ class Worker:
         prepared = self._prepare(work, analyses)
         try:
             with transaction(self._stores.engine) as tx:
-                self._results.commit(tx, prepared, work.decision.deliver, self._actor)
+                self._results.commit(tx, prepared, work.decision, self._actor)
                 if given_up is not None:
                     self._stores.queue.bury(tx, lease, given_up)
                 else:

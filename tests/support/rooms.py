@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from radnode.jobs.queue import Queue
 from radnode.model import PeerIdentity, StoreRequest
 from radnode.part10 import read_file_meta
 from radnode.results import Results
+from radnode.rules import Rules
+from radnode.settings import RuleSettings
 from radnode.storage import keys
 from radnode.storage.keys import FileKeyProvider, StudyKeys
 from radnode.storage.pseudonyms import Pseudonyms
@@ -37,7 +39,7 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 class Rooms:
     """Everything between the network and the detector, in one folder. `clock` is set by the tests."""
 
-    def __init__(self, folder: Path, *, max_object_bytes: int = 1 << 24) -> None:
+    def __init__(self, folder: Path, *, max_object_bytes: int = 1 << 24, rules: Sequence[RuleSettings] = ()) -> None:
         self.folder = folder
         self.now = 1_000_000.0
         self.rung: list[str] = []
@@ -53,7 +55,7 @@ class Rooms:
         self.stores = Stores(
             self.engine, self.queue, self.vault, self.audit, self.pseudonyms, self.rung.append, self.clock
         )
-        self.intake = Intake(self.stores, max_object_bytes)
+        self.intake = Intake(self.stores, max_object_bytes, Rules(rules))
         self.results = Results(self.stores)
 
     def clock(self) -> float:

@@ -24,6 +24,7 @@ from radnode.model import JobKind, PeerIdentity, StoreRequest
 from radnode.node import Node
 from radnode.part10 import read_file_meta
 from radnode.results import Report
+from radnode.rules import Decision
 from radnode.settings import load_settings
 
 
@@ -65,7 +66,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     prepared = made.results.prepare(instance, source, FINDING, Report("2.25.1", b"the report"))
     assert prepared is not None
     with transaction(made.engine) as tx:
-        made.results.commit(tx, [prepared], ["pacs", "archive"], Actor(user="t"))
+        made.results.commit(tx, [prepared], Decision(deliver=("pacs", "archive")), Actor(user="t"))
     (lease,) = made.queue.lease(JobKind.DELIVER, "t:1", 60, 1, "pacs")
     with transaction(made.engine) as tx:
         made.queue.bury(tx, lease, "refused")

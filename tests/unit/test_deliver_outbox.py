@@ -24,6 +24,7 @@ from radnode.jobs.index import get_instance
 from radnode.jobs.queue import JobRow
 from radnode.model import JobKind, JobState
 from radnode.results import Report
+from radnode.rules import Decision
 from radnode.settings import DeliverSettings, DestinationSettings
 
 PACS = DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
@@ -82,7 +83,7 @@ class Bench:
             prepared = self.rooms.results.prepare(instance, source, FINDING, report)
             assert prepared is not None
             with transaction(self.rooms.engine) as tx:
-                self.rooms.results.commit(tx, [prepared], ["pacs"], ACTOR)
+                self.rooms.results.commit(tx, [prepared], Decision(deliver=("pacs",)), ACTOR)
             self.rooms.now += 0.1
 
     def jobs(self) -> list[JobRow]:
