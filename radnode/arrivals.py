@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from radnode import baton
 from radnode.audit.events import AuditRecord
 from radnode.errors import StoreUnavailable
 from radnode.jobs.index import InstanceRow, add_instance
@@ -53,7 +54,9 @@ class Arrivals:
             if not self._led:
                 self._call_next()
         try:
-            ticket.called.acquire()
+            if not ticket.called.acquire(blocking=False):
+                with baton.waiting:
+                    ticket.called.acquire()
         except BaseException:  # Ctrl-C in this thread, which others may be waiting for
             self._leave(ticket)
             raise
@@ -92,8 +95,6 @@ class Arrivals:
         new = [ticket for ticket in group if ticket.outcome is True]
         for role in dict.fromkeys(_WORKED_BY[job.kind] for ticket in new for job in ticket.arrival.jobs):
             self._stores.wake(role)
-        if new:
-            self._stores.wake("sequencer")
 
     def _settle(self, group: list[_Ticket]) -> None:
         """Give every ticket its outcome; what one of them breaks, the others do not share."""

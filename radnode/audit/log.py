@@ -33,6 +33,7 @@ audit_entries = Table(
 )
 
 _INSERT = Prepared(insert(audit_entries), ["entry"])
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 _BOUND_TO = b"radnode audit identity v1\n"
 _NONCE = 12  # bytes, NIST SP 800-38D section 8.2.2
 
@@ -147,4 +148,4 @@ def _entry(record: AuditRecord) -> dict[str, Any]:
 
 def _json(value: dict[str, Any]) -> str:
     """Return one line of ASCII JSON without spaces; control characters and foreign scripts are escaped."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)

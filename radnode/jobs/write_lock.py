@@ -15,16 +15,15 @@ who waits looks again and again.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from radnode import byte_lock
+from radnode import baton, byte_lock
 from radnode.errors import StoreUnavailable
 
 PATIENCE_SECONDS = 0.002  # how long one may be overtaken
@@ -80,7 +79,8 @@ class WriteLock:
             self._line.append(turn)
         came = False
         try:
-            came = turn.acquire(timeout=seconds)
+            with baton.waiting:
+                came = turn.acquire(timeout=seconds)
         finally:
             if not came:
                 self._leave_line(turn)
@@ -120,31 +120,34 @@ class WriteLock:
         while not succeeds():
             if time.monotonic() >= until:
                 return False
-            time.sleep(pause)
+            with baton.waiting:
+                time.sleep(pause)
             pause = min(_LAST_PAUSE, pause * 1.2)
         return True
 
     def _occupied(self, byte: int) -> bool:
         """Whether another process has this byte."""
-        with _explained():
+        try:
             return byte_lock.is_locked(self._file, byte)
+        except OSError as error:
+            raise _useless(error) from error
 
     def _lock(self, byte: int) -> bool:
         """Lock one byte; False when another process has it."""
-        with _explained():
+        try:
             return byte_lock.lock(self._file, byte)
+        except OSError as error:
+            raise _useless(error) from error
 
     def _unlock(self, byte: int) -> None:
-        with _explained():
+        try:
             byte_lock.unlock(self._file, byte)
+        except OSError as error:
+            raise _useless(error) from error
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreUnavailable(f"The lock file of the database does not work ({error.strerror}).") from error
+def _useless(error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"The lock file of the database does not work ({error.strerror}).")
 
 
 def _closed() -> threading.Lock:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import PoolProxiedConnection
 
+from radnode import baton
 from radnode.errors import StoreUnavailable
 from radnode.jobs.database import BUSY_SECONDS, turn_of
 
@@ -54,7 +55,8 @@ class Writer:
             try:
                 connection.cursor().execute("BEGIN IMMEDIATE")
                 yield self
-                connection.commit()
+                with baton.waiting:
+                    connection.commit()
             except BaseException:
                 self._drop()
                 raise

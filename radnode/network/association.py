@@ -20,11 +20,12 @@ from radnode.network.admission import Admission, Admitted, Certificate, Claim, R
 from radnode.network.bell import Bell
 from radnode.network.command_set import Command, CommandSet, Tag
 from radnode.network.contexts import VERIFICATION, Contexts
+from radnode.network.deadline_socket import LINGER_SECONDS
 from radnode.network.fast_lane import FastLane
 from radnode.network.hooks import AssociationEvent, Hooks
 from radnode.network.messages import Message, Messages
 from radnode.network.storage_scp import AcceptedContext, Declined, StorageSCP
-from radnode.network.upper_layer import LINGER_SECONDS, UpperLayer
+from radnode.network.upper_layer import UpperLayer
 
 if TYPE_CHECKING:
     from pynetdicom import AE

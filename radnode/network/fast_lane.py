@@ -8,16 +8,16 @@ PDU goes to pynetdicom's state machine as it would without the lane, and any oth
 
 from __future__ import annotations
 
-import select
 import struct
 from typing import Any
 
+from radnode import baton
 from radnode.network import messages, upper_layer, wire
 from radnode.network.command_set import Command, MalformedCommand, Tag
 from radnode.network.messages import COMMAND, Message
-from radnode.network.upper_layer import P_DATA, UpperLayer, acknowledge_at_once
+from radnode.network.upper_layer import P_DATA, UpperLayer
 
-_WAIT_MILLISECONDS = 100  # how long an abort by this node may wait until an idle association notices
+_WAIT_SECONDS = 0.1  # how long an abort by this node may wait until an idle association notices
 _VALUE = struct.Struct(">LBB")  # item length, presentation context ID, message control header (PS3.8 Table 9-23)
 _COUNTED = 2  # bytes of that header that the item length counts
 
@@ -28,16 +28,23 @@ class FastLane(UpperLayer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._value_header = memoryview(bytearray(_VALUE.size))
-        self._poll: select.poll | None = None
 
     def _is_transport_event(self) -> bool:
         """Read in the lane until there is an event for the state machine, or nothing to read for a moment."""
         while self._may_wait():
-            if not self._readable():
+            if not self.socket.may_read(_WAIT_SECONDS):
                 return False
-            self.restart_idle_timer()
-            self._read_pdu_data()
+            with baton.held:
+                self._read_pdus()
         return not self.event_queue.empty() or super()._is_transport_event()
+
+    def _read_pdus(self) -> None:
+        """Read the PDU that has come, and those that came behind it."""
+        begun: int | None = 0
+        while begun is not None:
+            self.restart_idle_timer()
+            self._read_pdu(begun)
+            begun = self.socket.begin(self._header) if self._may_wait() else None
 
     def _may_wait(self) -> bool:
         """Say whether only the peer can make something happen."""
@@ -50,23 +57,11 @@ class FastLane(UpperLayer):
             and not self._broken
         )
 
-    def _readable(self) -> bool:
-        """Wait a moment for the peer."""
-        connection = self.socket.socket
-        if connection is None or getattr(connection, "pending", int)():
-            return True
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(connection, select.POLLIN)
-        acknowledge_at_once(connection)
-        return bool(self._poll.poll(_WAIT_MILLISECONDS))
-
-    def _read_body(self, header: bytes, deadline: float) -> None:
+    def _read_body(self, pdu_type: int, length: int, deadline: float) -> None:
         """Read P-DATA of an established association here; any other PDU is pynetdicom's."""
-        if header[0] != P_DATA or self.state_machine.current_state != "Sta6":
-            super()._read_body(header, deadline)
+        if pdu_type != P_DATA or self.state_machine.current_state != "Sta6":
+            super()._read_body(pdu_type, length, deadline)
             return
-        length = int.from_bytes(header[2:], "big")
         try:
             message = self._read_values(length, deadline)
         except ValueError:
@@ -89,7 +84,7 @@ class FastLane(UpperLayer):
         while left or not length:
             if left < _VALUE.size or message is not None:
                 raise ValueError
-            self._fill(self._value_header, deadline)
+            self._require(self._value_header, deadline)
             item, context_id, control = _VALUE.unpack(self._value_header)
             size = item - _COUNTED
             left -= _VALUE.size + size
@@ -103,18 +98,18 @@ class FastLane(UpperLayer):
         assembly = self._association.messages
         if control & COMMAND:
             fragment = bytearray(size)
-            self._fill(memoryview(fragment), deadline)
+            self._require(memoryview(fragment), deadline)
             return assembly.take_command(context_id, control, bytes(fragment))
         reception, left = assembly.data_begins(context_id), size
         while left:
             room = reception.room()[:left]
-            self._fill(room, deadline)
+            self._require(room, deadline)
             reception.advance(len(room))
             left -= len(room)
         return assembly.data_came(size, control)
 
-    def _fill(self, view: memoryview, deadline: float) -> None:
-        if self.socket.fill(view, deadline) < len(view):
+    def _require(self, view: memoryview, deadline: float) -> None:
+        if not self._fill(view, deadline):
             raise ConnectionResetError
 
     def _serve(self, message: Message) -> None:

@@ -22,10 +22,10 @@ from radnode.model import Refusal
 from radnode.network.admission import Admission, Certificate
 from radnode.network.association import AcceptedAssociation
 from radnode.network.contexts import Contexts
+from radnode.network.deadline_socket import DeadlineSocket, acknowledge_at_once, linger
 from radnode.network.hooks import Hooks
 from radnode.network.renewal import ServerContexts
 from radnode.network.tls import handshake_refusal
-from radnode.network.upper_layer import DeadlineSocket, acknowledge_at_once, linger
 from radnode.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 if TYPE_CHECKING:

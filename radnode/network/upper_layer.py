@@ -7,138 +7,31 @@ before it is read and checked before the state machine sees it.
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
 import struct
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_P_ABORT
-from pynetdicom.transport import AssociationSocket
 
 from radnode.network import screen
+from radnode.network.deadline_socket import LINGER_SECONDS, linger
 
 if TYPE_CHECKING:
     from radnode.network.association import AcceptedAssociation
 
 MAX_REQUEST_BYTES = 2**19  # 128 contexts with every transfer syntax there is take under 256 KB
 MAX_CONTROL_BYTES = 4096  # release and abort are 4 bytes long
-LINGER_SECONDS = 1.0  # how long a peer that broke the protocol may keep sending before the socket is closed
 
 MALFORMED = "pdu_malformed", "The peer sent a PDU that breaks PS3.8 section 9.3."
 
 _HEADER = struct.Struct(">BxL")
 _ASSOCIATE_RQ, P_DATA, _ABORT = 0x01, 0x04, 0x07
-_LOOK_UP_SECONDS = 0.25  # how long an abort by this node may wait within a PDU
-_SLACK_SECONDS = 0.05  # by which a wait may outlast its deadline
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 # A-ABORT source and reasons of the service provider, PS3.8 Table 9-26
 _PROVIDER = 2
 _NOT_SPECIFIED, _UNRECOGNIZED_PDU, _UNEXPECTED_PDU, _INVALID_PARAMETER = 0, 1, 2, 6
-
-
-class DeadlineSocket(AssociationSocket):
-    """A connected socket whose every wait ends."""
-
-    def __init__(self, assoc: AcceptedAssociation, connection: socket.socket, send_seconds: float) -> None:
-        super().__init__(assoc, client_socket=connection)
-        self._send_seconds = send_seconds
-        self._timeout = -1.0  # what the socket's timeout was set to here
-        self.stopped = threading.Event()
-
-    @property
-    def ready(self) -> bool:
-        """Say whether data can be read; poll() because select() fails from descriptor 1024 on."""
-        connection = self.socket
-        if connection is None or not self._is_connected:
-            return False
-        if getattr(connection, "pending", int)():
-            return True
-        poll = select.poll()
-        try:
-            poll.register(connection, select.POLLIN)
-        except ValueError:
-            self.event_queue.put("Evt17")
-            return False
-        return bool(poll.poll(0))
-
-    def read(self, count: int, deadline: float) -> bytes:
-        """Return exactly `count` bytes, or fewer when the peer closed; see `fill`."""
-        buffer = bytearray(count)
-        return bytes(memoryview(buffer)[: self.fill(memoryview(buffer), deadline)])
-
-    def fill(self, view: memoryview, deadline: float) -> int:
-        """Fill `view` and return its length, or how much came before the peer closed; `deadline`: time.monotonic().
-
-        Raises:
-            InterruptedError: reading was stopped.
-            TimeoutError: the deadline passed.
-            OSError: the connection broke.
-        """
-        connection, done = self.socket, 0
-        while connection is not None and done < len(view):
-            left = min(deadline - time.monotonic(), _LOOK_UP_SECONDS)
-            if self.stopped.is_set():
-                raise InterruptedError
-            if left <= 0:
-                raise TimeoutError
-            if not left <= self._timeout <= left + _SLACK_SECONDS:
-                self._wait_at_most(left)
-            acknowledge_at_once(connection)  # before each read: once a PDU halved the speed of dcmtk's storescu
-            try:
-                received = connection.recv_into(view[done:])
-            except TimeoutError:
-                continue
-            if not received:
-                break
-            done += received
-        return done
-
-    def _wait_at_most(self, seconds: float) -> None:
-        """Set the timeout of the next operations; each change of it is a system call."""
-        self._timeout = seconds
-        if self.socket is not None:
-            self.socket.settimeout(seconds)
-
-    def send(self, bytestream: bytes) -> None:
-        """Send everything within `send_seconds`; otherwise the connection counts as closed (Evt17)."""
-        connection = self.socket
-        if connection is None:
-            return
-        try:
-            self._wait_at_most(self._send_seconds)
-            connection.sendall(bytestream)
-        except OSError:
-            self.event_queue.put("Evt17")
-
-    def _shutdown_socket(self) -> None:
-        """Close also when the peer was first; stock pynetdicom then leaves the descriptor to the garbage collector."""
-        connection = self.socket
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-
-
-def acknowledge_at_once(connection: socket.socket) -> None:
-    """Acknowledge what came and what comes next without delay: senders with Nagle on would wait 40 ms for it."""
-    if _QUICKACK is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-
-
-def linger(connection: socket.socket) -> None:
-    """Let the peer read what was sent to it: closing with unread data would reset the connection."""
-    deadline = time.monotonic() + LINGER_SECONDS
-    with contextlib.suppress(OSError):  # gone already, which is what closing was for
-        connection.settimeout(LINGER_SECONDS)
-        connection.shutdown(socket.SHUT_WR)  # ends TLS too: what is read below is thrown away as it came
-        while time.monotonic() < deadline and connection.recv(65536):
-            pass
 
 
 class UpperLayer(DULServiceProvider):
@@ -152,6 +45,7 @@ class UpperLayer(DULServiceProvider):
         self._max_pdu = max_pdu
         self._idle_seconds = idle_seconds
         self._request_deadline = time.monotonic() + request_seconds
+        self._header = memoryview(bytearray(_HEADER.size))  # of the PDU that is being read
         self._broken = self._is_reading = False
         self._abort_reason = _UNEXPECTED_PDU
 
@@ -176,7 +70,7 @@ class UpperLayer(DULServiceProvider):
         """Read no further, not even the rest of a PDU, so that an abort of this node can be sent."""
         self._broken = True
         if self.socket is not None:
-            self.socket.stopped.set()
+            self.socket.stopped = True
 
     def idle_timer_expired(self) -> bool:
         """Say whether the peer was silent for too long; within a PDU the deadline of the PDU decides."""
@@ -233,22 +127,24 @@ class UpperLayer(DULServiceProvider):
         return bool(super()._is_transport_event())
 
     def _read_pdu_data(self) -> None:
-        """Read one PDU, bounded in length and time, and queue its event."""
+        """Read one PDU, whose first byte is there or on its way."""
+        self._read_pdu(0)
+
+    def _read_pdu(self, begun: int) -> None:
+        """Read one PDU, bounded in length and time, and queue its event; `begun` bytes of its header were read."""
         deadline = self._deadline()
         self._is_reading = True
         try:
-            header = self.socket.read(_HEADER.size, deadline)
-            if len(header) < _HEADER.size:
+            if not self._fill(self._header[begun:], deadline):
                 self.event_queue.put("Evt17")
                 return
-            pdu_type, length = _HEADER.unpack(header)
+            pdu_type, length = _HEADER.unpack(self._header)
             if not _ASSOCIATE_RQ <= pdu_type <= _ABORT:
                 self.violation("pdu_unrecognized", "The peer does not speak DICOM.", _UNRECOGNIZED_PDU)
-                return
-            if length > self._limit(pdu_type):
+            elif length > self._limit(pdu_type):
                 self.violation("pdu_too_long", "The peer must keep to the maximum length that was announced to it.")
-                return
-            self._read_body(header, deadline)
+            else:
+                self._read_body(pdu_type, length, deadline)
         except InterruptedError:
             return
         except TimeoutError:
@@ -261,20 +157,24 @@ class UpperLayer(DULServiceProvider):
         finally:
             self._is_reading = False
 
-    def _read_body(self, header: bytes, deadline: float) -> None:
+    def _fill(self, view: memoryview, deadline: float) -> bool:
+        """Read as many bytes; False when the peer closed before; errors as `DeadlineSocket.fill`."""
+        return bool(self.socket.fill(view, deadline) == len(view))
+
+    def _read_body(self, pdu_type: int, length: int, deadline: float) -> None:
         """Read the rest of a PDU whose type and length may be, and queue its event.
 
         Raises:
             TimeoutError: the deadline passed.
             OSError: the connection broke.
         """
-        length = _HEADER.unpack(header)[1]
-        body = self.socket.read(length, deadline)
-        if len(body) < length:
+        encoded = bytearray(_HEADER.size + length)
+        encoded[: _HEADER.size] = self._header
+        if not self._fill(memoryview(encoded)[_HEADER.size :], deadline):
             self.event_queue.put("Evt17")
             return
         try:
-            pdu, event = self._decode_pdu(bytearray(header + body))
+            pdu, event = self._decode_pdu(encoded)
         except Exception:  # noqa: BLE001 - pynetdicom's decoders raise whatever the bytes make them raise
             self.violation(*MALFORMED)
             return

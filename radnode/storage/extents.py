@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from radnode import baton
 from radnode.errors import StoreUnavailable
 
 BLOCK = 4096  # alignment of direct writes
@@ -36,14 +37,15 @@ class Segment:
 
     def require_in_place(self) -> None:
         """Raise OSError where the file is no longer found under its name: its folder was moved or replaced."""
-        if not os.path.samestat(self.path.stat(), self.status):
+        if not os.path.samestat(os.stat(self.path), self.status):  # noqa: PTH116 (for each object)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def write(self, blocks: memoryview, position: int) -> None:
         """Write whole blocks; past the page cache as long as the file system takes it."""
         while blocks:
             try:
-                written = os.pwrite(self.descriptor, blocks, position)
+                with baton.waiting:
+                    written = os.pwrite(self.descriptor, blocks, position)
             except OSError as error:
                 if error.errno != errno.EINVAL or not fcntl.fcntl(self.descriptor, fcntl.F_GETFL) & os.O_DIRECT:
                     raise
@@ -113,7 +115,8 @@ class ObjectWriter:
             if self._first:
                 self._view[:BLOCK] = head + self._first[HEAD.size :]
                 self._segment.write(self._view[:BLOCK], self._segment.end)
-            os.fdatasync(self._segment.descriptor)
+            with baton.waiting:
+                os.fdatasync(self._segment.descriptor)
             self._segment.require_in_place()
         except OSError as error:
             self.abort(broken=True)

@@ -74,7 +74,7 @@ def test_commit_means_instance_job_and_entry_are_durable(rooms: Rooms) -> None:
         assert find_instance(tx, "a" * 32) == it.row
     assert queued(rooms) == ["a" * 32]
     assert [entry["instance"] for entry in rooms.entries()] == ["a" * 32]
-    assert rooms.rung == ["worker", "sequencer"]
+    assert rooms.rung == ["worker"]
 
 
 def test_without_enqueue_there_is_no_job_and_the_worker_sleeps_on(rooms: Rooms) -> None:
@@ -102,7 +102,7 @@ def test_who_waits_is_committed_together_in_the_order_they_came(rooms: Rooms) ->
     assert transactions == 1
     assert [entry["instance"] for entry in rooms.entries()][1:] == names
     assert queued(rooms)[1:] == names
-    assert rooms.rung == ["worker", "sequencer"] * 2
+    assert rooms.rung == ["worker"] * 2
 
 
 def test_same_instance_twice_in_a_group_is_kept_once_the_first_time(rooms: Rooms) -> None:

@@ -272,7 +272,7 @@ def test_rules_give_forwards_and_priority_in_the_commit_of_the_image(tmp_path: P
     ]
     rooms = Rooms(tmp_path, rules=rules)
     urgent = receive(rooms, 1, StudyDescription="CT STAT").instance
-    assert rooms.rung == ["worker", "deliver", "sequencer"]
+    assert rooms.rung == ["worker", "deliver"]
     routine = receive(rooms, 2).instance
     found = [(job.kind, job.subject, job.destination, job.priority) for job in rooms.queue.listing(list(JobState))]
     assert sorted(found) == sorted(
