@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from radnode.audit.log import AuditLog
 from radnode.audit.sequencer import Sequencer
 from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
-from radnode.jobs import schema
+from radnode.jobs import destinations, schema
 from radnode.jobs.database import create_tables, open_database, reading, transaction
 from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
@@ -65,7 +66,7 @@ class Node:
         if not self.settings.data_dir.is_dir():
             raise ConfigError(f"There is no folder {self.settings.data_dir}; make a node with `radnode init`.")
         engine = open_database(self.database_path)
-        create_tables(engine, schema.metadata, keys.metadata, audit_log.metadata)
+        create_tables(engine, schema.metadata, destinations.metadata, keys.metadata, audit_log.metadata)
         return engine
 
     @property
@@ -209,8 +210,8 @@ class Node:
             self.audit.record(tx, AuditRecord(events.MODEL_REFUSED, self.actor(), model=model, detail=reason))
         self.bell.ring("sequencer")
 
-    def connect(self, destination: DestinationSettings) -> DestinationAssociation:
-        """Open an association that carries reports to a destination."""
+    def connect(self, destination: DestinationSettings, offers: Iterable[tuple[str, str]]) -> DestinationAssociation:
+        """Open an association with a destination that offers these SOP classes and transfer syntaxes."""
         from radnode.network.storage_scu import DestinationAssociation  # noqa: PLC0415
         from radnode.network.tls import client_context  # noqa: PLC0415
 
@@ -218,7 +219,7 @@ class Node:
             destination,
             context=client_context(self.settings) if destination.tls else None,
             calling_ae_title=self.settings.node.ae_title,
-            offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN)],
+            offers=offers,
             timeout_seconds=self.settings.deliver.timeout_seconds,
         )
 

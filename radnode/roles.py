@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from radnode.audit import events
 from radnode.audit.events import Actor
 from radnode.errors import ConfigError, DeliveryError, RadnodeError
+from radnode.jobs.destinations import OUTGOING
 from radnode.jobs.wake import Sleeper
 from radnode.model import JobKind, PeerIdentity, Reception, Refusal, StoreRequest
 from radnode.observe import Log, describe, logger
@@ -180,13 +181,22 @@ def worker(node: Node, stop: threading.Event) -> None:
 
 
 def deliver(node: Node, stop: threading.Event) -> None:
-    """Bring reports to their destinations."""
-    from radnode.deliver.outbox import Courier  # noqa: PLC0415 (kept beside the other roles' imports)
+    """Bring reports and images to their destinations."""
+    from radnode.deliver.breaker import Breaker  # noqa: PLC0415 (kept beside the other roles' imports)
+    from radnode.deliver.lateness import Lateness  # noqa: PLC0415
+    from radnode.deliver.outbox import Courier  # noqa: PLC0415
 
+    breakers = {
+        name: Breaker(name, node.stores, node.settings.deliver, logger().bind(destination=name))
+        for name in (destination.name for destination in node.settings.destinations)
+    }
+    lateness = Lateness(list(breakers), node.stores, node.settings.deliver, node.actor(), logger())
     couriers = [
         Courier(
             destination,
             node.stores,
+            kind=kind,
+            breaker=breakers[destination.name],
             connect=node.connect,
             settings=node.settings.deliver,
             actor=node.actor(),
@@ -194,13 +204,18 @@ def deliver(node: Node, stop: threading.Event) -> None:
             log=logger(),
         )
         for destination in node.settings.destinations
+        for kind in OUTGOING
     ]
     threads = [threading.Thread(target=courier.run, args=(stop,), daemon=True) for courier in couriers]
     for thread in threads:
         thread.start()
     with Sleeper(node.settings.data_dir / "run", "deliver") as sleeper:
-        logger().info("ready", count=len(couriers))
+        logger().info("ready", count=len(breakers))
         while not stop.is_set():
+            try:
+                lateness.look()
+            except RadnodeError as error:  # trouble of this node's own is waited for, never fatal
+                logger().error("step_failed", **describe(error))
             if sleeper.sleep(PATIENCE_SECONDS):
                 for courier in couriers:
                     courier.ring()

@@ -108,7 +108,7 @@ class PeerSettings(_Section):
 
 
 class DestinationSettings(_Section):
-    """One AE that receives reports."""
+    """One AE that receives reports and forwarded images."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     ae_title: AETitle
@@ -159,10 +159,13 @@ class ReportSettings(_Section):
 
 
 class DeliverSettings(_Section):
-    """How patiently results are offered to their destinations."""
+    """How patiently reports and images are offered to their destinations."""
 
     retry_seconds: Seconds = 2.0
     retry_max_seconds: Seconds = 300.0
+    breaker_failures: int = Field(default=3, ge=1)
+    probe_seconds: Seconds = 30.0
+    warn_after_seconds: Seconds = 3600.0
     timeout_seconds: Seconds = 30.0
 
 

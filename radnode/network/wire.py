@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
@@ -144,15 +144,30 @@ def read_associate_ac(body: bytes) -> tuple[dict[int, str], int]:
     return accepted, max_length
 
 
-def p_data(context_id: int, content: bytes | memoryview, *, command: bool, max_length: int) -> Iterator[bytes]:
-    """Yield `content` as encoded P-DATA-TF PDUs whose variable field is at most `max_length` bytes."""
+def p_data(
+    context_id: int, content: bytes | memoryview, *, command: bool, max_length: int, ends: bool = True
+) -> Iterator[bytes]:
+    """Yield `content` as encoded P-DATA-TF PDUs whose variable field is at most `max_length` bytes.
+
+    Unless it `ends` there, more of the same command or data set follows.
+    """
     room = (min(max_length or MAX_LENGTH, MAX_LENGTH) - _VALUE_HEADER.size) & ~1
     view = memoryview(content)
     for start in range(0, max(len(view), 1), room):
         fragment = view[start : start + room]
-        control = (_COMMAND if command else 0) | (_LAST if start + room >= len(view) else 0)
+        control = (_COMMAND if command else 0) | (_LAST if ends and start + room >= len(view) else 0)
         value = _VALUE_HEADER.pack(len(fragment) + 2, context_id, control)
         yield b"".join((_HEADER.pack(P_DATA, len(value) + len(fragment)), value, fragment))
+
+
+def data_set(context_id: int, pieces: Iterable[bytes | memoryview], *, max_length: int) -> Iterator[bytes]:
+    """Yield a data set that comes in pieces of even length, only the last of them known as such once it is there."""
+    following = iter(pieces)
+    piece = next(following, b"")
+    for after in following:
+        yield from p_data(context_id, piece, command=False, max_length=max_length, ends=False)
+        piece = after
+    yield from p_data(context_id, piece, command=False, max_length=max_length)
 
 
 def read_p_data(body: bytes) -> Iterator[tuple[bool, bytes]]:

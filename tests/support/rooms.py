@@ -16,7 +16,7 @@ from sqlalchemy import Engine, select
 from radnode.audit import log as audit_log
 from radnode.audit.log import AuditLog, audit_entries
 from radnode.intake import Intake
-from radnode.jobs import schema
+from radnode.jobs import destinations, schema
 from radnode.jobs.database import create_tables, open_database
 from radnode.jobs.queue import Queue
 from radnode.model import PeerIdentity, StoreRequest
@@ -93,7 +93,7 @@ class Rooms:
 def database(folder: Path) -> Engine:
     """A database with every table in a folder."""
     engine = open_database(folder / "node.db")
-    create_tables(engine, schema.metadata, keys.metadata, audit_log.metadata)
+    create_tables(engine, schema.metadata, destinations.metadata, keys.metadata, audit_log.metadata)
     return engine
 
 

@@ -88,7 +88,7 @@ def test_instance_job_and_audit_entry_are_one_commit_and_the_worker_is_woken(roo
     (entry,) = rooms.entries()
     assert (entry["event"], entry["action"], entry["detail"]["status"]) == ("110104 image_received", "C", "0000")
     assert (entry["patient"], entry["instance"]) == (receipt.patient, receipt.instance)
-    assert rooms.rung == ["worker", "sequencer"]
+    assert rooms.rung == ["worker"]
     assert not receipt.known
 
 
@@ -261,7 +261,7 @@ def test_instance_of_the_python_interface_makes_no_job(rooms: Rooms) -> None:
     dataset = small()
     rooms.intake.receive(request_for(dataset), encoded(dataset), enqueue=False)
     assert (rooms.count("instances"), rooms.count("jobs")) == (1, 0)
-    assert rooms.rung == ["sequencer"]
+    assert rooms.rung == []
 
 
 def test_rules_give_forwards_and_priority_in_the_commit_of_the_image(tmp_path: Path) -> None:
