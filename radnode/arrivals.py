@@ -1,4 +1,4 @@
-"""Arrivals: instance, job and audit entry in one commit, shared by all who wait for one at that moment.
+"""Arrivals: instance, jobs and audit entry in one commit, shared by all who wait for one at that moment.
 
 A commit costs one write to the disk however many rows it holds. Who finds none running leads: it commits for itself at
 once, and what arrives meanwhile waits and is committed together next, led by the first of those who wait. So a single
@@ -17,17 +17,19 @@ from radnode.errors import StoreUnavailable
 from radnode.failpoints import reach
 from radnode.jobs.index import InstanceRow, add_instance
 from radnode.jobs.writer import Writer
-from radnode.model import JobKind
+from radnode.model import JobKind, NewJob
 from radnode.stores import Stores
+
+_WORKED_BY = {JobKind.ANALYSE: "worker", JobKind.DELIVER: "deliver", JobKind.FORWARD: "deliver"}
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One instance whose object is durable; `enqueue` whether the worker is to analyse it."""
+    """One instance whose object is durable; `jobs` is what is to be done with it."""
 
     row: InstanceRow
     record: AuditRecord
-    enqueue: bool
+    jobs: tuple[NewJob, ...]
 
 
 class Arrivals:
@@ -41,7 +43,7 @@ class Arrivals:
         self._waiting: deque[_Ticket] = deque()
 
     def commit(self, arrival: Arrival) -> bool:
-        """Return True when instance, job and audit entry are durable; False: it was known, nothing was written.
+        """Return True when instance, jobs and audit entry are durable; False: it was known, nothing was written.
 
         Raises:
             StoreUnavailable: the database cannot be written now; nothing of this arrival was.
@@ -91,8 +93,9 @@ class Arrivals:
                 self._call_next()
             for ticket in group[1:]:
                 ticket.called.release()
-        if any(ticket.arrival.enqueue and ticket.outcome is True for ticket in group):
-            self._stores.wake("worker")
+        new = [ticket for ticket in group if ticket.outcome is True]
+        for role in dict.fromkeys(_WORKED_BY[job.kind] for ticket in new for job in ticket.arrival.jobs):
+            self._stores.wake(role)
 
     def _settle(self, group: list[_Ticket]) -> None:
         """Give every ticket its outcome; what one of them breaks, the others do not share."""
@@ -112,8 +115,11 @@ class Arrivals:
         with self._writer.transaction() as tx:
             new = [add_instance(tx, ticket.arrival.row) for ticket in group]
             added = [ticket for ticket, is_new in zip(group, new, strict=True) if is_new]
-            if subjects := [ticket.arrival.row.instance for ticket in added if ticket.arrival.enqueue]:
-                self._stores.queue.add_all(tx, JobKind.ANALYSE, subjects)
+            wanted: dict[tuple[JobKind, str, int], list[str]] = {}
+            for job in [job for ticket in added for job in ticket.arrival.jobs]:
+                wanted.setdefault((job.kind, job.destination, job.priority), []).append(job.subject)
+            for (kind, destination, priority), subjects in wanted.items():
+                self._stores.queue.add_all(tx, kind, subjects, destination, priority)
             if added:
                 self._stores.audit.append(tx, [ticket.entry for ticket in added])
             reach("arrival-uncommitted")

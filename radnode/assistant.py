@@ -25,7 +25,7 @@ from radnode.jobs.index import get_instance
 from radnode.model import Analysis, PeerIdentity, StoreRequest
 from radnode.node import Node, user_name
 from radnode.part10 import read_file_meta
-from radnode.rules import CALLING_AE
+from radnode.rules import CALLING_AE, Decision
 from radnode.settings import find_config, load_settings
 
 LOCAL = "127.0.0.1"
@@ -39,7 +39,7 @@ class AnalyzedImage:
     header: Dataset
     request: StoreRequest
     data_set: bytes
-    deliver: tuple[str, ...]
+    decision: Decision
 
 
 class RadiologistAssistant:
@@ -70,7 +70,8 @@ class RadiologistAssistant:
         part10 = _encode(image)
         meta = read_file_meta(part10)
         syntax, offset = meta.transfer_syntax_uid, meta.offset
-        identity = identify(memoryview(part10)[offset:], syntax, self._node.settings.node.max_object_bytes)
+        limit, rules = self._node.settings.node.max_object_bytes, self._node.rules
+        identity = identify(memoryview(part10)[offset:], syntax, limit, rules.attributes)
         header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)  # only now is it known to be readable
         title = self._node.settings.node.ae_title
         request = StoreRequest(
@@ -80,7 +81,7 @@ class RadiologistAssistant:
             identity.SOPClassUID,
             syntax,
         )
-        decision = self._node.rules.decide({**elements(header, self._node.rules.keywords()), CALLING_AE: title})
+        decision = rules.decide({**identity.attributes, CALLING_AE: title})
         names = [name for name in decision.detect if not self._analyser.looks_at_series(name)]
         if not names:
             raise ConfigError("No rule names a detector of images for this one; see [[rules]] in the configuration.")
@@ -100,7 +101,7 @@ class RadiologistAssistant:
         )
         with transaction(self._node.engine) as tx:
             self._node.audit.record(tx, record)
-        return AnalyzedImage(tuple(task.analysis for task in tasks), header, request, part10[offset:], decision.deliver)
+        return AnalyzedImage(tuple(task.analysis for task in tasks), header, request, part10[offset:], decision)
 
     def store_results(self, analyzed: AnalyzedImage) -> list[str]:
         """Keep image, findings and reports sealed, hand the reports to delivery, and return the ids of the results.
@@ -119,7 +120,7 @@ class RadiologistAssistant:
         new = [item for item in prepared if item is not None]
         try:
             with transaction(node.engine) as tx:
-                node.results.commit(tx, new, analyzed.deliver, self._actor)
+                node.results.commit(tx, new, analyzed.decision, self._actor)
         except RadnodeError:
             node.results.discard(new)
             raise

@@ -2,8 +2,8 @@
 
 Nothing is allocated in proportion to what a length claims: a length is checked against the sequence or item that holds
 the element, at the end against what came; nesting against `MAX_DEPTH`, the number of elements against `MAX_ELEMENTS`.
-Values are kept only of the wanted elements of the top level. Between two pieces the walk holds at most one header and
-one such value, so that neither memory nor time depends on how the bytes were cut.
+Values are kept only of the wanted and the noted elements of the top level. Between two pieces the walk holds at most
+one header and one such value, so that neither memory nor time depends on how the bytes were cut.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from radnode.errors import MalformedDataSet, ObjectTooLarge
 
 MAX_DEPTH = 32
 MAX_ELEMENTS = 500_000
-MAX_VALUE = 1024  # bytes of a wanted value; the longest VR of an identifier (LO, multi-byte) stays far below
+MAX_VALUE = 1024  # bytes kept of a value; the longest VR of an identifier (LO, multi-byte) stays far below
 UNDEFINED = 0xFFFFFFFF
 
 _PIXEL_DATA = 0x7FE00010
@@ -66,12 +66,19 @@ class _Level(NamedTuple):
 
 
 class Walk:
-    """One pass over the elements of one data set, `endian` as in `struct`; `wanted` maps tags to keywords."""
+    """One pass over the elements of one data set, `endian` as in `struct`.
 
-    def __init__(self, wanted: Mapping[int, str], endian: str, *, implicit: bool) -> None:
+    `wanted` and `noted` map tags to keywords. A wanted element identifies: it must stand there once at most, and not be
+    longer than `MAX_VALUE`. Of a noted one the first is kept, and of that the first `MAX_VALUE` bytes.
+    """
+
+    def __init__(
+        self, wanted: Mapping[int, str], endian: str, *, implicit: bool, noted: Mapping[int, str] | None = None
+    ) -> None:
         self.values: dict[str, bytes] = {}
         self._wanted = wanted
-        self._groups = frozenset(tag >> 16 for tag in wanted)
+        self._kept = wanted if not noted else {**noted, **wanted}
+        self._groups = frozenset(tag >> 16 for tag in self._kept)
         self._explicit = struct.Struct(endian + "HH2sH").unpack_from  # group, element, VR, length
         self._implicit = struct.Struct(endian + "HHI").unpack_from  # group, element, length
         self._long = struct.Struct(endian + "I").unpack_from
@@ -170,11 +177,11 @@ class Walk:
                     break
                 self._open("sequence", base + stop, implicit=True)
             else:
-                if group in groups and not self._outer and (keyword := self._wanted.get(group << 16 | element)):
-                    self._check(keyword, length)
-                    if stop > size:
+                if group in groups and not self._outer and (keyword := self._kept.get(group << 16 | element)):
+                    kept = value + self._check(group << 16 | element, keyword, length)
+                    if kept > size:
                         break
-                    self.values[keyword] = bytes(data[value:stop])
+                    self.values.setdefault(keyword, bytes(data[value:kept]))
                 position = stop
                 continue
             position = value
@@ -184,11 +191,15 @@ class Walk:
             raise ObjectTooLarge(f"The data set has more than {MAX_ELEMENTS} elements.")
         self._count, self._position = count, position + base
 
-    def _check(self, keyword: str, length: int) -> None:
+    def _check(self, tag: int, keyword: str, length: int) -> int:
+        """Return how many bytes of a value of this length are kept."""
+        if tag not in self._wanted:
+            return min(length, MAX_VALUE)
         if keyword in self.values:
             raise MalformedDataSet("An identifying element stands twice in the data set.")
         if length > MAX_VALUE:
             raise MalformedDataSet("An identifying element is longer than any value it may have.")
+        return length
 
     def _open_undefined(self, tag: int, vr: bytes) -> None:
         """Open what an element of undefined length holds."""

@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from radnode.errors import ConfigError, RadnodeError
+from radnode.jobs.database import reading
+from radnode.jobs.destinations import out_of_reach, waiting
 from radnode.jobs.holds import held
 from radnode.model import JobState
 from radnode.node import Node
@@ -51,7 +53,7 @@ def examine(node: Node) -> Iterator[Finding]:
         yield _try("holds", lambda: _holds(node))
     yield from _models(node)
     for destination in node.settings.destinations:
-        yield _destination(node, destination, tls[-1])
+        yield _destination(node, destination, tls[-1], is_open=database.fit)
     if not node.settings.destinations:
         yield Finding("destinations", True, "none: reports stay on this node")
 
@@ -229,15 +231,29 @@ def _models(node: Node) -> Iterator[Finding]:
         yield _try(f"model {name}", look)
 
 
-def _destination(node: Node, destination: DestinationSettings, tls: Finding) -> Finding:
+def _destination(node: Node, destination: DestinationSettings, tls: Finding, *, is_open: bool) -> Finding:
     subject = f"destination {destination.name}"
     if destination.tls and not tls.fit:
         found = Finding(subject, False, "not tried: this node's TLS files cannot be used.")
     else:
         found = _try(subject, lambda: _echo(node, destination))
-    if any(destination.name in rule.deliver for rule in node.settings.rules):
-        return found
-    return replace(found, text=f"{found.text.rstrip('.')}; no rule delivers to it")
+    if not any(destination.name in (*rule.deliver, *rule.forward) for rule in node.settings.rules):
+        return replace(found, text=f"{found.text.rstrip('.')}; no rule delivers to it")
+    queued = _try(subject, lambda: _queued(node, destination.name)) if is_open else None
+    return replace(found, text=f"{found.text.rstrip('.')}; {queued.text}") if queued and queued.text else found
+
+
+def _queued(node: Node, name: str) -> str:
+    """Say what waits for a destination, and since when deliveries found it out of reach; nothing where all is well."""
+    with reading(node.engine) as tx:
+        gone, (count, oldest) = out_of_reach(tx).get(name), waiting(tx, name)
+    said = []
+    if oldest is not None:
+        minutes = (node.stores.clock() - oldest) / 60
+        said.append(f"{count} {'wait' if count > 1 else 'waits'} for it, the oldest for {minutes:.0f} minutes")
+    if gone is not None:
+        said.append(f"out of reach for deliveries since {datetime.fromtimestamp(gone.since, UTC):%Y-%m-%d %H:%MZ}")
+    return "; ".join(said)
 
 
 def _echo(node: Node, destination: DestinationSettings) -> str:
@@ -256,7 +272,7 @@ def _echo(node: Node, destination: DestinationSettings) -> str:
 
 def _committing(node: Node, destination: DestinationSettings) -> str:
     """Say that a destination takes storage commitments, and that what it reports can reach this node."""
-    with node.connect(destination) as association:
+    with node.connect(destination, []) as association:
         association.check_commitment()
     if all(peer.ae_title != destination.ae_title for peer in node.settings.peers):
         raise RadnodeError(

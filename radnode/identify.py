@@ -1,5 +1,5 @@
-"""Who and what a data set is: its few identifying elements, read while it arrives, touching every length and trusting
-none (`radnode.elements`).
+"""Who and what a data set is: its few identifying elements, and those that rules look at, read while it arrives,
+touching every length and trusting none (`radnode.elements`).
 """
 
 from __future__ import annotations
@@ -7,13 +7,14 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pydicom.charset import python_encoding
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from radnode.attributes import Attributes
 from radnode.elements import Walk
 from radnode.errors import IdentityMismatch, InvalidUID, MalformedDataSet, ObjectTooLarge
 
@@ -37,11 +38,15 @@ _WINDOW = 64 << 10  # bytes that come out at a time, whatever a deflate bomb mak
 # so that who sends 2 MB can make this node inflate for a tenth of a second and not for four.
 ALWAYS_INFLATED = 64 << 20
 MAX_RATIO = 256
+NO_ATTRIBUTES = Attributes()
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who and what a data set is. UIDs are checked; the patient's identifiers may be empty."""
+    """Who and what a data set is. UIDs are checked; the patient's identifiers may be empty.
+
+    `attributes` are the values that were asked for, as text (`radnode.attributes`).
+    """
 
     SOPClassUID: str
     SOPInstanceUID: str
@@ -49,6 +54,7 @@ class Identity:
     SeriesInstanceUID: str
     PatientID: str
     IssuerOfPatientID: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_uid(value: str) -> str:
@@ -68,11 +74,13 @@ class Identifier:
     Args:
         transfer_syntax_uid: how it is encoded; an unknown one is read as explicit VR little endian.
         max_bytes: the limit on a deflated data set once inflated.
+        attributes: what else the identity is to say.
     """
 
-    def __init__(self, transfer_syntax_uid: str, max_bytes: int) -> None:
-        endian, implicit, deflated = _encoding(transfer_syntax_uid)
-        self._walk = Walk(WANTED, endian, implicit=implicit)
+    def __init__(self, transfer_syntax_uid: str, max_bytes: int, attributes: Attributes = NO_ATTRIBUTES) -> None:
+        self._endian, implicit, deflated = _encoding(transfer_syntax_uid)
+        self._attributes = attributes
+        self._walk = Walk(WANTED, self._endian, implicit=implicit, noted=attributes.tags)
         self._inflater = _Inflater(max_bytes) if deflated else None
         self._malformed: MalformedDataSet | None = None
 
@@ -117,12 +125,15 @@ class Identifier:
         if self._malformed is not None:
             raise self._malformed
         self._walk.finish()
-        return _identity(self._walk.values)
+        values = self._walk.values
+        return _identity(values, self._attributes.text(values, self._endian))
 
 
-def identify(data_set: bytes | memoryview, transfer_syntax_uid: str, max_bytes: int) -> Identity:
+def identify(
+    data_set: bytes | memoryview, transfer_syntax_uid: str, max_bytes: int, attributes: Attributes = NO_ATTRIBUTES
+) -> Identity:
     """Return the identity of a whole data set; arguments and errors are those of `Identifier`."""
-    identifier = Identifier(transfer_syntax_uid, max_bytes)
+    identifier = Identifier(transfer_syntax_uid, max_bytes, attributes)
     identifier.feed(memoryview(data_set))
     return identifier.finish()
 
@@ -168,7 +179,7 @@ class _Inflater:
             raise MalformedDataSet("The deflated data set is cut off.")
 
 
-def _identity(values: dict[str, bytes]) -> Identity:
+def _identity(values: Mapping[str, bytes], attributes: Mapping[str, str]) -> Identity:
     for keyword in _REQUIRED:
         _present(values, keyword)
     character_set = values.get("SpecificCharacterSet", b"")
@@ -176,17 +187,18 @@ def _identity(values: dict[str, bytes]) -> Identity:
         **{keyword: _uid(values, keyword) for keyword in _REQUIRED},
         PatientID=_text(values.get("PatientID", b""), character_set),
         IssuerOfPatientID=_text(values.get("IssuerOfPatientID", b""), character_set),
+        attributes=attributes,
     )
 
 
-def _present(values: dict[str, bytes], keyword: str) -> bytes:
+def _present(values: Mapping[str, bytes], keyword: str) -> bytes:
     value = values.get(keyword, b"")
     if not value.strip(b" \0"):
         raise IdentityMismatch(f"The data set has no {keyword}.")
     return value
 
 
-def _uid(values: dict[str, bytes], keyword: str) -> str:
+def _uid(values: Mapping[str, bytes], keyword: str) -> str:
     return check_uid(_present(values, keyword).rstrip(b" \0").decode("latin-1"))
 
 

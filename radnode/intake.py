@@ -1,8 +1,8 @@
 """Intake: from the bytes of a C-STORE to a promise.
 
-identify, seal and write while the bytes arrive (`radnode.reception`) -> durable -> ONE commit of instance + job + audit
-entry (`radnode.arrivals`). When `finish` returns, the instance is kept; when it raises, nothing was promised. Knows
-nothing of pynetdicom.
+identify, seal and write while the bytes arrive (`radnode.reception`) -> durable -> what the rules want for it
+(`radnode.rules`) -> ONE commit of instance + jobs + audit entry (`radnode.arrivals`). When `finish` returns, the
+instance is kept; when it raises, nothing was promised. Knows nothing of pynetdicom.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from radnode.failpoints import reach
 from radnode.identify import Identity
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, find_instance, get_instance
-from radnode.model import StoreRequest, pour
+from radnode.model import JobKind, NewJob, StoreRequest, pour
 from radnode.reception import InstanceReception
+from radnode.rules import CALLING_AE, Rules
 from radnode.stores import Stores
 
 
@@ -37,11 +38,12 @@ class Receipt:
 
 
 class Intake:
-    """Receives instances into one node's stores."""
+    """Receives instances into one node's stores; the rules say what is done with them."""
 
-    def __init__(self, stores: Stores, max_object_bytes: int) -> None:
+    def __init__(self, stores: Stores, max_object_bytes: int, rules: Rules) -> None:
         self._stores = stores
         self._max_object_bytes = max_object_bytes
+        self._rules = rules
         self._arrivals = Arrivals(stores)
 
     def begin(
@@ -52,7 +54,7 @@ class Intake:
         Args:
             request: the C-STORE command and who sent it.
             actor: who did it, where it is not the peer.
-            enqueue: whether the worker is to analyse it; the Python API does that itself.
+            enqueue: whether it is to be analysed and forwarded; the Python API analyses by itself.
         """
         return InstanceReception(
             request,
@@ -60,6 +62,7 @@ class Intake:
             self._max_object_bytes,
             self._stores.pseudonyms.study,
             partial(self._keep, actor or Actor.of_peer(request.peer), request, enqueue),
+            self._rules.attributes,
         )
 
     def receive(
@@ -94,8 +97,9 @@ class Intake:
             received=self._stores.clock(),
         )
         record = _record(actor, request, receipt, identity, Action.CREATE)
+        jobs = self._jobs(receipt.instance, identity, request.peer.ae_title) if enqueue else ()
         try:
-            if self._arrivals.commit(Arrival(row, record, enqueue)):
+            if self._arrivals.commit(Arrival(row, record, jobs)):
                 reach("image-committed")
                 return receipt
         except Exception:
@@ -105,6 +109,12 @@ class Intake:
             return self._again(actor, request, receipt, identity, object_id)
         finally:
             self._stores.vault.discard(object_id)
+
+    def _jobs(self, instance: str, identity: Identity, calling_ae_title: str) -> tuple[NewJob, ...]:
+        """Return what the rules want done with an instance; the worker asks them again for its part."""
+        decision = self._rules.decide({**identity.attributes, CALLING_AE: calling_ae_title})
+        forwards = [NewJob(JobKind.FORWARD, instance, name, decision.priority) for name in decision.forward]
+        return NewJob(JobKind.ANALYSE, instance, priority=decision.priority), *forwards
 
     def _discard(self, row: InstanceRow) -> None:
         """Remove the object of a commit that failed, unless the index names it: perhaps only the answer was lost."""

@@ -265,11 +265,12 @@ class Refusal:
 
 
 class JobKind(enum.StrEnum):
-    """What a job asks for."""
+    """What a job asks for: analyse an instance, deliver the report of a result, forward an instance as it came."""
 
     ANALYSE = "analyse"
     SERIES = "series"
     DELIVER = "deliver"
+    FORWARD = "forward"
     COMMIT = "commit"
 
 
@@ -288,6 +289,16 @@ class JobState(enum.StrEnum):
     LEASED = "leased"
     DONE = "done"
     DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """One job to be enqueued; `destination` is empty where it has none."""
+
+    kind: JobKind
+    subject: str
+    destination: str = ""
+    priority: int = Priority.ROUTINE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from radnode.audit.sequencer import Sequencer
 from radnode.commitments import Commitments
 from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
-from radnode.jobs import schema
+from radnode.jobs import destinations, schema
 from radnode.jobs.completion import Completion
 from radnode.jobs.database import create_tables, open_database, reading, transaction
 from radnode.jobs.index import objects_beginning
@@ -72,7 +72,7 @@ class Node:
         if not self.settings.data_dir.is_dir():
             raise ConfigError(f"There is no folder {self.settings.data_dir}; make a node with `radnode init`.")
         engine = open_database(self.database_path)
-        create_tables(engine, schema.metadata, keys.metadata, audit_log.metadata)
+        create_tables(engine, schema.metadata, destinations.metadata, keys.metadata, audit_log.metadata)
         return engine
 
     @property
@@ -133,7 +133,7 @@ class Node:
     @cached_property
     def intake(self) -> Intake:
         """Keeps what arrives."""
-        return Intake(self.stores, self.settings.node.max_object_bytes)
+        return Intake(self.stores, self.settings.node.max_object_bytes, self.rules)
 
     @cached_property
     def commitments(self) -> Commitments:
@@ -245,8 +245,8 @@ class Node:
         log = logger().bind(destination=destination.name)
         return Promises(destination, self.stores, settings=self.settings.deliver, actor=self.actor(), log=log)
 
-    def connect(self, destination: DestinationSettings) -> CommittingAssociation:
-        """Open an association that carries reports to a destination, and asks it to commit them where it is to."""
+    def connect(self, destination: DestinationSettings, offers: Iterable[tuple[str, str]]) -> CommittingAssociation:
+        """Open an association that offers these SOP classes and transfer syntaxes, and to commit where it is to."""
         from radnode.network.commitment import OFFERS, CommittingAssociation  # noqa: PLC0415
         from radnode.network.tls import client_context  # noqa: PLC0415
 
@@ -254,7 +254,7 @@ class Node:
             destination,
             context=client_context(self.settings) if destination.tls else None,
             calling_ae_title=self.settings.node.ae_title,
-            offers=[(COMPREHENSIVE_3D_SR, EXPLICIT_VR_LITTLE_ENDIAN), *(OFFERS if destination.commitment else ())],
+            offers=[*offers, *(OFFERS if destination.commitment else ())],
             timeout_seconds=self.settings.deliver.timeout_seconds,
         )
 

@@ -25,7 +25,7 @@ KEYS = frozenset(
     {"timestamp", "level", "event", "role", "pid", "ae", "called", "peer", "address", "certificate", "association"}
     | {"patient", "study", "series", "instance", "result", "job", "model", "outcome", "reason", "destination"}
     | {"duration_ms", "status", "attempt", "count", "bytes", "rule", "advice", "error", "message", "place", "version"}
-    | {"port", "failed", "device", "retry_seconds", "exit", "logger", "dropped"}
+    | {"port", "failed", "device", "retry_seconds", "seconds", "exit", "logger", "dropped"}
     | {"leases", "stretches", "sockets", "entries", "torn_bytes"}
 )
 FIRST = ("timestamp", "level", "event", "role")  # in every line, before everything else

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from radnode.attributes import Attributes
 from radnode.errors import ContextMismatch, IdentityMismatch, ObjectTooLarge, RadnodeError
 from radnode.failpoints import reach
-from radnode.identify import Identifier, Identity, check_uid
+from radnode.identify import NO_ATTRIBUTES, Identifier, Identity, check_uid
 from radnode.model import StoreRequest
 from radnode.part10 import file_header
 from radnode.storage.sealing import CHUNK, Kind
@@ -34,6 +35,7 @@ class InstanceReception(Generic[T]):
         max_bytes: the limit on the data set, as sent and inflated.
         name_study: gives the pseudonym of a study.
         keep: commits what is durable, given its identity, object id and size in bytes; `finish` returns what it does.
+        attributes: what the identity is to say beside who and what it is.
     """
 
     def __init__(
@@ -43,13 +45,14 @@ class InstanceReception(Generic[T]):
         max_bytes: int,
         name_study: Callable[[str], str],
         keep: Callable[[Identity, bytes, int], T],
+        attributes: Attributes = NO_ATTRIBUTES,
     ) -> None:
         self._request = request
         self._vault = vault
         self._max_bytes = max_bytes
         self._name_study = name_study
         self._keep = keep
-        self._identifier = Identifier(request.transfer_syntax_uid, max_bytes)
+        self._identifier = Identifier(request.transfer_syntax_uid, max_bytes, attributes)
         self._size = 0  # bytes of the data set so far
         self._waiting: list[memoryview] = []  # full chunks not yet written
         self._chunk: memoryview | None = None  # the one that is being filled,

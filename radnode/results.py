@@ -23,6 +23,7 @@ from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, 
 from radnode.jobs.queue import JobRow
 from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
+from radnode.rules import Decision
 from radnode.storage.sealing import Kind
 from radnode.stores import Stores
 
@@ -102,8 +103,8 @@ class Results:
         )
         return Prepared(row, analysis, self._stores.pseudonyms.instance(report.SOPInstanceUID), dict(source))
 
-    def commit(self, tx: Connection, prepared: Sequence[Prepared], destinations: Sequence[str], actor: Actor) -> None:
-        """Add results, their delivery jobs and their audit entries to the caller's transaction.
+    def commit(self, tx: Connection, prepared: Sequence[Prepared], decision: Decision, actor: Actor) -> None:
+        """Add results, the delivery jobs that the rules decided and the audit entries to the caller's transaction.
 
         A result that was committed by another since it was prepared is left out.
         """
@@ -111,8 +112,8 @@ class Results:
             if find_result(tx, result.row.result) is not None:
                 continue
             add_result(tx, result.row)
-            for destination in destinations:
-                self._stores.queue.add(tx, JobKind.DELIVER, result.row.result, destination)
+            for destination in decision.deliver:
+                self._stores.queue.add(tx, JobKind.DELIVER, result.row.result, destination, decision.priority)
             failed = result.analysis.outcome is Outcome.FAILED
             detail: dict[str, str | int] = {"result": result.row.result, "outcome": result.analysis.outcome.value}
             if result.analysis.reason is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 from radnode.audit import events
 from radnode.audit.events import Actor
 from radnode.errors import ConfigError, DeliveryError, RadnodeError
+from radnode.jobs.destinations import OUTGOING
 from radnode.jobs.wake import Sleeper
 from radnode.model import (
     CommitmentReport,
@@ -144,7 +145,12 @@ def intake(node: Node, stop: threading.Event) -> None:
         else:
             log.error("certificates_unusable", message=str(error))
 
-    _ = node.vault, node.audit, node.pseudonyms  # keys that are missing stop the node before it listens
+    _ = (
+        node.vault,
+        node.audit,
+        node.pseudonyms,
+        node.rules,
+    )  # keys or rules that cannot be used stop the node before it listens
     try:
         analysable = node.analysable()
     except RadnodeError as error:  # trouble with a model refuses no image
@@ -251,13 +257,22 @@ def worker(node: Node, stop: threading.Event) -> None:
 
 
 def deliver(node: Node, stop: threading.Event) -> None:
-    """Bring reports to their destinations."""
-    from radnode.deliver.outbox import Courier  # noqa: PLC0415 (kept beside the other roles' imports)
+    """Bring reports and images to their destinations."""
+    from radnode.deliver.breaker import Breaker  # noqa: PLC0415 (kept beside the other roles' imports)
+    from radnode.deliver.lateness import Lateness  # noqa: PLC0415
+    from radnode.deliver.outbox import Courier  # noqa: PLC0415
 
+    breakers = {
+        name: Breaker(name, node.stores, node.settings.deliver, logger().bind(destination=name))
+        for name in (destination.name for destination in node.settings.destinations)
+    }
+    lateness = Lateness(list(breakers), node.stores, node.settings.deliver, node.actor(), logger())
     couriers = [
         Courier(
             destination,
             node.stores,
+            kind=kind,
+            breaker=breakers[destination.name],
             connect=node.connect,
             settings=node.settings.deliver,
             actor=node.actor(),
@@ -266,6 +281,7 @@ def deliver(node: Node, stop: threading.Event) -> None:
             promises=node.promises(destination) if destination.commitment else None,
         )
         for destination in node.settings.destinations
+        for kind in OUTGOING
     ]
     peers = [peer for peer in node.settings.peers if peer.commit is not None]
     reporters = [node.reporter(peer.ae_title, owner("deliver")) for peer in peers]
@@ -278,8 +294,12 @@ def deliver(node: Node, stop: threading.Event) -> None:
     for thread in threads:
         thread.start()
     with Sleeper(node.settings.data_dir / "run", "deliver") as sleeper:
-        logger().info("ready", count=len(couriers))
+        logger().info("ready", count=len(breakers))
         while not stop.is_set():
+            try:
+                lateness.look()
+            except RadnodeError as error:  # trouble of this node's own is waited for, never fatal
+                logger().error("step_failed", **describe(error))
             if sleeper.sleep(PATIENCE_SECONDS):
                 for ringer in ringing:
                     ringer.ring()

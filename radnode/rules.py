@@ -1,19 +1,25 @@
-"""Rules: which detectors see an image and where its report goes.
+"""Rules: which detectors see an image, where its report goes, where it is forwarded, and how urgent all of that is.
 
-Every `[[rules]]` whose `match` fits contributes; detectors and destinations are the union in the order of the file.
-A match names Data Elements by keyword (and `CallingAE`); a value fits when it equals one of those listed, or, written
-`re:...`, when the regular expression matches all of it. A missing element is the empty string.
+Every `[[rules]]` whose `match` fits contributes; detectors and destinations are the union in the order of the file, the
+priority is the highest. A match names Data Elements by keyword (and `CallingAE`); a value fits when it equals one of
+those listed, or, written `re:...`, when the regular expression matches all of it. A missing element is empty.
+
+Intake asks when an image arrives, the worker when it has analysed it; both see the same text (`radnode.attributes`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydicom.datadict import tag_for_keyword
-
+from radnode.attributes import Attributes
 from radnode.errors import ConfigError
+from radnode.identify import identify
+from radnode.model import Priority
+from radnode.part10 import read_file_meta
+from radnode.patterns import compiled
 from radnode.settings import RuleSettings
 
 CALLING_AE = "CallingAE"
@@ -23,53 +29,106 @@ CALLING_AE = "CallingAE"
 class Decision:
     """What is to be done with one image."""
 
-    detect: tuple[str, ...]
-    deliver: tuple[str, ...]
+    detect: tuple[str, ...] = ()
+    deliver: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ()
+    priority: Priority = Priority.ROUTINE
+
+    def __or__(self, other: Decision) -> Decision:
+        """Return what either asks for, as urgent as the more urgent one."""
+        return Decision(
+            _union(self.detect, other.detect),
+            _union(self.deliver, other.deliver),
+            _union(self.forward, other.forward),
+            max(self.priority, other.priority),
+        )
+
+
+def _union(*names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why a rule does not fit: an element whose value is none of the choices."""
+
+    keyword: str
+    value: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule, counted from 1, says of one image; it fits when it misses nothing."""
+
+    number: int
+    rule: RuleSettings
+    misses: tuple[Miss, ...]
 
 
 class Rules:
-    """The rules of one configuration, compiled once; `detectors` are those that any of them names.
+    """The rules of one configuration, compiled once.
+
+    `detectors` are those that any of them names, `attributes` the elements that any of them looks at.
 
     Raises:
-        ConfigError: a match names no Data Element, or a regular expression is not one.
+        ConfigError: a match names no Data Element with a value, or a regular expression cannot be used.
     """
 
     def __init__(self, rules: Sequence[RuleSettings]) -> None:
         self.detectors = tuple(dict.fromkeys(name for rule in rules for name in rule.detect))
-        self._rules = [
-            ({key: _patterns(key, value) for key, value in rule.match.items()}, rule.detect, rule.deliver)
-            for rule in rules
-        ]
+        self._rules = [_Rule(number, rule) for number, rule in enumerate(rules, 1)]
+        self.attributes = Attributes(dict.fromkeys(key for rule in rules for key in rule.match if key != CALLING_AE))
 
     def decide(self, elements: Mapping[str, str]) -> Decision:
-        """Return what the matching rules ask for; `elements` maps keywords to values."""
-        detect: dict[str, None] = {}
-        deliver: dict[str, None] = {}
-        for match, detectors, destinations in self._rules:
-            if all(_fits(patterns, elements.get(key, "")) for key, patterns in match.items()):
-                detect |= dict.fromkeys(detectors)
-                deliver |= dict.fromkeys(destinations)
-        return Decision(tuple(detect), tuple(deliver))
+        """Return what the rules that fit ask for; `elements` maps keywords to values."""
+        decision = Decision()
+        for rule in self._rules:
+            if next(rule.misses(elements), None) is None:
+                decision |= rule.decision
+        return decision
 
-    def keywords(self) -> frozenset[str]:
-        """Return the keywords that any rule looks at."""
-        return frozenset(key for match, _detect, _deliver in self._rules for key in match)
+    def verdicts(self, elements: Mapping[str, str]) -> list[Verdict]:
+        """Return what each rule says, in the order of the file."""
+        return [Verdict(rule.number, rule.settings, tuple(rule.misses(elements))) for rule in self._rules]
+
+    def elements(self, part10: bytes, calling_ae_title: str) -> dict[str, str]:
+        """Return what the rules look at in a whole object, which `calling_ae_title` sent.
+
+        Raises:
+            InputError: it is not an object that the node would have kept.
+        """
+        meta = read_file_meta(part10)
+        data_set = memoryview(part10)[meta.offset :]
+        identity = identify(data_set, meta.transfer_syntax_uid, sys.maxsize, self.attributes)
+        return {**identity.attributes, CALLING_AE: calling_ae_title}
 
 
-def _fits(patterns: Sequence[re.Pattern[str]], value: str) -> bool:
-    return any(pattern.fullmatch(value) for pattern in patterns)
+class _Rule:
+    """One rule and its compiled choices."""
+
+    def __init__(self, number: int, settings: RuleSettings) -> None:
+        self.number = number
+        self.settings = settings
+        priority = Priority[settings.priority.upper()]
+        self.decision = Decision(tuple(settings.detect), tuple(settings.deliver), tuple(settings.forward), priority)
+        self._match = {key: _choices(number, key, value) for key, value in settings.match.items()}
+
+    def misses(self, elements: Mapping[str, str]) -> Iterator[Miss]:
+        """Yield each element that does not fit."""
+        for keyword, choices in self._match.items():
+            value = elements.get(keyword, "")
+            if not any(pattern.fullmatch(value) for pattern in choices.values()):
+                yield Miss(keyword, value, tuple(choices))
 
 
-def _patterns(keyword: str, value: str | Sequence[str]) -> list[re.Pattern[str]]:
+def _choices(number: int, keyword: str, value: str | Sequence[str]) -> dict[str, re.Pattern[str]]:
     """Compile the choices one by one, so that each may begin with flags of its own: `re:(?i)chest.*`."""
-    if keyword != CALLING_AE and (not keyword or tag_for_keyword(keyword) is None):
-        raise ConfigError(f"A rule matches {keyword!r}, which is not the keyword of a Data Element.")
-    choices = [value] if isinstance(value, str) else value
     try:
-        return [re.compile(_expression(choice), re.DOTALL) for choice in choices]
-    except re.error as error:
-        raise ConfigError(f"The rule for {keyword} has a broken regular expression: {error}.") from error
-
-
-def _expression(choice: str) -> str:
-    return choice.removeprefix("re:") if choice.startswith("re:") else re.escape(choice)
+        Attributes([keyword] if keyword != CALLING_AE else [])
+    except ValueError as error:
+        raise ConfigError(f"Rule {number} cannot match {keyword!r}: {error}.") from error
+    try:
+        return {choice: compiled(choice) for choice in ([value] if isinstance(value, str) else value)}
+    except ValueError as error:
+        raise ConfigError(f"The regular expression for {keyword} in rule {number} {error}.") from error

@@ -123,7 +123,7 @@ class PeerSettings(_Section):
 
 
 class DestinationSettings(_Section):
-    """One AE that receives reports."""
+    """One AE that receives reports and forwarded images."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     ae_title: AETitle
@@ -134,11 +134,13 @@ class DestinationSettings(_Section):
 
 
 class RuleSettings(_Section):
-    """Which detectors see an image and where its report goes; see `radnode.rules`."""
+    """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`."""
 
     match: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     detect: tuple[str, ...] = ()
     deliver: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ()
+    priority: Literal["routine", "high", "stat"] = "routine"
 
 
 class QueueSettings(_Section):
@@ -202,10 +204,13 @@ class ReportSettings(_Section):
 
 
 class DeliverSettings(_Section):
-    """How patiently results are offered to their destinations."""
+    """How patiently reports and images are offered to their destinations."""
 
     retry_seconds: Seconds = 2.0
     retry_max_seconds: Seconds = 300.0
+    breaker_failures: int = Field(default=3, ge=1)
+    probe_seconds: Seconds = 30.0
+    warn_after_seconds: Seconds = 3600.0
     timeout_seconds: Seconds = 30.0
     commitment_seconds: Seconds = 3600.0
 
@@ -257,9 +262,10 @@ class Settings(BaseSettings):
             if names.count(name) > 1:
                 raise ValueError(f"the destination {name!r} is listed twice in [[destinations]]")
         for rule in self.rules:
-            for name in rule.deliver:
-                if name not in known:
-                    raise ValueError(f"a rule delivers to {name!r}, but no [[destinations]] has that name")
+            for verb, targets in (("delivers", rule.deliver), ("forwards", rule.forward)):
+                for name in targets:
+                    if name not in known:
+                        raise ValueError(f"a rule {verb} to {name!r}, but no [[destinations]] has that name")
         titles = [peer.ae_title for peer in self.peers]
         for title in titles:
             if titles.count(title) > 1:

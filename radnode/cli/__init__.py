@@ -17,6 +17,7 @@ _MODULES = {
     **dict.fromkeys(("echo", "send"), "radnode.cli.peers"),
     "results": "radnode.cli.results",
     "jobs": "radnode.cli.jobs",
+    "rules": "radnode.cli.rules",
     "models": "radnode.cli.models",
     "audit": "radnode.cli.audit",
     "conformance": "radnode.cli.conformance",

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from radnode.audit import events
 from radnode.audit.events import AuditRecord
 from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
-from radnode.jobs.database import transaction
+from radnode.jobs.database import reading, transaction
+from radnode.jobs.destinations import dead_letters, out_of_reach
 from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
 from radnode.jobs.index import find_instance, find_result
 from radnode.jobs.queue import JobRow
@@ -44,6 +45,9 @@ def list_(config: Path | None, as_json: bool, everything: bool) -> None:
     node = open_node(config)
     for what, since in held(node.engine).items():
         click.echo(f"{what.text} since {local_time(since)}.", err=True)
+    with reading(node.engine) as tx:
+        for name, gone in out_of_reach(tx).items():
+            click.echo(f"{name} is out of reach since {local_time(gone.since)}: {gone.error}", err=True)
     rows, waiting = node.queue.listing(states), node.completion.waiting()
     if as_json:
         common = {"job": None, "kind": JobKind.SERIES, "destination": "", "state": "waiting"}
@@ -81,18 +85,26 @@ def show(job: int, config: Path | None, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("job", type=int)
+@click.argument("job", type=int, required=False)
+@click.option("--destination", metavar="NAME", help="All dead deliveries to this destination.")
+@click.option("--all", "everything", is_flag=True, help="All dead jobs.")
 @config_option
-def retry(job: int, config: Path | None) -> None:
-    """Put a dead or waiting job back to the front, its tries counted from zero."""
+def retry(job: int | None, destination: str | None, everything: bool, config: Path | None) -> None:
+    """Put a dead or waiting job, or many dead ones, back to the front, their tries counted from zero."""
+    if (job is not None) + (destination is not None) + everything != 1:
+        raise click.UsageError("Name a job, a --destination, or --all.")
     node = open_node(config)
-    row = node.queue.show(job)
+    with reading(node.engine) as tx:
+        numbers = dead_letters(tx, destination) if job is None else [job]
+    rows = [node.queue.show(number) for number in numbers]
     with transaction(node.engine) as tx:
-        node.queue.retry(tx, job)
-        _record(node, tx, row, "retried")
-    node.bell.ring("deliver" if row.kind is JobKind.DELIVER else "worker")
+        for row in rows:
+            node.queue.retry(tx, row.job)
+            _record(node, tx, row, "retried")
+    for role in dict.fromkeys("worker" if STAGES[row.kind] is Hold.ANALYSE else "deliver" for row in rows):
+        node.bell.ring(role)
     node.settle_trail()
-    click.echo(f"Job {job} is due now.")
+    click.echo(f"Job {job} is due now." if job is not None else f"{len(rows)} dead letters are due now.")
 
 
 @jobs.command()
@@ -151,7 +163,7 @@ def _record(node: Node, tx: Connection, row: JobRow, change: str) -> None:
         series = find_series(tx, row.subject)
         record = record if series is None else replace(record, patient=series.patient, study=series.study)
     else:
-        look = find_instance if row.kind is JobKind.ANALYSE else find_result
+        look = find_instance if row.kind in (JobKind.ANALYSE, JobKind.FORWARD) else find_result
         found = look(tx, row.subject)
         if found is not None:
             record = replace(record, patient=found.patient, study=found.study, instance=found.instance)

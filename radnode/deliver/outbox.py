@@ -1,8 +1,11 @@
-"""The outbox: reports on their way to their destinations.
+"""The outbox: reports and forwarded images on their way to their destinations.
 
-One thread a destination, so that nothing waits behind one that is dead. A report is delivered when the destination
-answered the C-STORE with success; the end of the job and the audit entry are one commit. An unavailable destination is
-tried again with growing pauses, without end; a refusal for good makes a dead letter.
+One thread a destination and kind, so that nothing waits behind a destination that is dead, and no report behind a study
+that is forwarded. An object is delivered when the destination answered the C-STORE with success, or, where it is to
+commit (`radnode.deliver.promises`), once it has. The ends of jobs and their audit entries are one commit for several
+that were answered shortly after each other: a crash before it sends those again, under the same UIDs. An unavailable
+destination is tried again with growing pauses, without end (`radnode.deliver.breaker`); a refusal for good makes a dead
+letter.
 """
 
 from __future__ import annotations
@@ -10,12 +13,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from radnode.audit import events
-from radnode.audit.events import MAX_DETAIL_LENGTH, Actor, AuditRecord, Event
+from radnode.audit.events import MAX_DETAIL_LENGTH, Actor, AuditRecord
+from radnode.deliver.breaker import Breaker
+from radnode.deliver.cargo import WORDS, Subject, opened, subject_of
 from radnode.deliver.patience import pause
 from radnode.deliver.promises import CommittingPeer, Promises
 from radnode.errors import (
@@ -30,34 +36,64 @@ from radnode.errors import (
 )
 from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.index import ResultRow, get_result
 from radnode.model import JobKind, Lease
+from radnode.part10 import FileMeta
 from radnode.settings import DeliverSettings, DestinationSettings
 from radnode.stores import Stores
 
-BATCH = 16
+BATCH = 32  # objects an association
 IDLE_SECONDS = 5.0
 PAUSE_SECONDS = 1.0  # after trouble of this node's own
+SETTLE_SECONDS = 0.25  # how long an answer may wait for others before it is committed
+
+Offers = Iterable[tuple[str, str]]
 
 
 class StoragePeer(CommittingPeer, Protocol):
     """An open association with a Storage SCP."""
 
-    def store(self, part10: bytes) -> object:
+    def store_chunks(self, chunks: Iterable[bytes]) -> object:
         """Send one object; DestinationUnavailable or DestinationRefused when it was not taken."""
 
 
-Connect = Callable[[DestinationSettings], AbstractContextManager[StoragePeer]]
+Connect = Callable[[DestinationSettings, Offers], AbstractContextManager[StoragePeer]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """One delivery with what it brings."""
+
+    lease: Lease
+    subject: Subject
+    meta: FileMeta
+    chunks: Iterable[bytes]
+
+    @property
+    def offer(self) -> tuple[str, str]:
+        """The SOP class and transfer syntax that the destination must accept."""
+        return self.meta.sop_class_uid, self.meta.transfer_syntax_uid
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One delivery that ended: the destination has it, or it is refused for good."""
+
+    lease: Lease
+    subject: Subject | None
+    error: RadnodeError | None
+    duration_ms: float = 0.0
 
 
 class Courier:
-    """Brings reports to one destination; with `promises` a report is delivered once that has committed it."""
+    """Brings one kind of object to one destination; with `promises` it is delivered once that has committed it."""
 
     def __init__(
         self,
         destination: DestinationSettings,
         stores: Stores,
         *,
+        kind: JobKind,
+        breaker: Breaker,
         connect: Connect,
         settings: DeliverSettings,
         actor: Actor,
@@ -67,6 +103,9 @@ class Courier:
     ) -> None:
         self._destination = destination
         self._stores = stores
+        self._kind = kind
+        self._words = WORDS[kind]
+        self._breaker = breaker
         self._connect = connect
         self._settings = settings
         self._actor = actor
@@ -92,117 +131,163 @@ class Courier:
             except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
                 self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
                 interrupted = True
+                self._breaker.abstained()
                 rest = PAUSE_SECONDS
             self._bell.wait(rest)
 
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""
-        seconds = BATCH * self._settings.timeout_seconds + 60
-        leases = self._stores.queue.lease(JobKind.DELIVER, self._owner, seconds, BATCH, self._destination.name)
-        waiting = list(leases)
-        sending = False
-        asking: list[tuple[Lease, bytes]] = []
+        allowed = self._breaker.admit(BATCH)
+        if not allowed:
+            return 0
+        term = BATCH * self._settings.timeout_seconds + 60
+        leases = self._stores.queue.lease(self._kind, self._owner, term, allowed, self._destination.name)
+        if not leases:
+            self._breaker.abstained()
+            return 0
+        waiting, answers, asking = list(leases), list[_Answer](), list[_Parcel]()
+        sending, taken = False, 0
+        error: RadnodeError | None = None
         try:
-            if waiting:
-                with self._connect(self._destination) as peer:
+            parcels = [parcel for lease in leases if (parcel := self._packed(lease, answers)) is not None]
+            for answer in answers:  # what cannot be sent at all
+                waiting.remove(answer.lease)
+            if parcels:
+                with self._connect(self._destination, [parcel.offer for parcel in parcels]) as peer:
                     sending = True
-                    while waiting:
-                        report = self._deliver(peer, waiting[0])
-                        lease = waiting.pop(0)
-                        if report is not None:
-                            asking.append((lease, report))
-                    self._ask(peer, asking)
-        except RadnodeError as error:  # a rejected association says nothing about the objects, so they wait too
+                    settled = time.monotonic()
+                    for parcel in parcels:
+                        self._deliver(peer, parcel, answers, asking)
+                        taken += 1
+                        waiting.remove(parcel.lease)
+                        if time.monotonic() - settled > SETTLE_SECONDS:
+                            self._settle(answers)
+                            settled = time.monotonic()
+                    if self._promises is not None and asking:
+                        self._promises.ask(peer, [(parcel.lease, parcel.meta) for parcel in asking])
+        except RadnodeError as failure:  # a rejected association says nothing about the objects, so they wait too
+            error = failure
+        self._settle(answers)
+        seconds = self._judge(error, taken=bool(taken))
+        if error is not None:
             # Whoever met the error goes behind the others: what makes a destination abort must not block it for ever.
-            self._postpone(waiting[1:] + waiting[:1] if sending else waiting, error)
-            self._postpone([lease for lease, _ in asking], error)
+            self._postpone(waiting[1:] + waiting[:1] if sending else waiting, error, seconds)
+            self._postpone([parcel.lease for parcel in asking], error, seconds)
         return len(leases)
+
+    def _judge(self, error: RadnodeError | None, *, taken: bool) -> float | None:
+        """Tell the breaker what came of an association; return the pause that the destination is given, if one."""
+        if taken:
+            self._breaker.worked()
+        elif isinstance(error, DeliveryError):
+            return self._breaker.failed(error)
+        else:
+            self._breaker.abstained()
+        return None
 
     def _idle_seconds(self) -> float:
         """Return how long there is nothing to do unless somebody rings."""
-        due = self._stores.queue.next_due(JobKind.DELIVER, self._destination.name)
+        if closed := self._breaker.pause():
+            return min(IDLE_SECONDS, max(0.05, closed))
+        due = self._stores.queue.next_due(self._kind, self._destination.name)
         return IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.05, due - time.time()))
 
-    def _deliver(self, peer: StoragePeer, lease: Lease) -> bytes | None:
-        """Send a report, or see that it was sent; return it where the destination is to be asked for it."""
+    def _packed(self, lease: Lease, answers: list[_Answer]) -> _Parcel | None:
+        """Open what a delivery brings; None, with an answer, where it is not there or damaged."""
         reach("delivery-leased")
-        started = time.monotonic()
-        is_sent = self._promises is not None and self._promises.is_sent(lease)
-        with reading(self._stores.engine) as tx:
-            result = get_result(tx, lease.subject)
+        subject = None
         try:
-            report = self._stores.vault.get(result.report_id)
-            if not is_sent:
-                peer.store(report)
-                reach("report-sent")
-        except DestinationHolds:  # sent before, the answer lost: a report's UID derives from what it says
-            self._log.info("report_held_already", result=lease.subject, job=lease.job_id, attempt=lease.attempt)
-        except (DestinationRefused, NotFoundError, SealBroken, MalformedDataSet) as error:
-            self._settle(lease, result, events.DELIVERY_FAILED, error)
-            self._log.error(
-                "report_refused",
-                result=lease.subject,
-                study=result.study,
-                instance=result.instance,
-                job=lease.job_id,
-                message=str(error),
-            )
+            with reading(self._stores.engine) as tx:
+                subject = subject_of(tx, lease.kind, lease.subject)
+            meta, chunks = opened(self._stores, subject.object_id)
+        except (NotFoundError, SealBroken, MalformedDataSet) as error:
+            answers.append(_Answer(lease, subject, error))
             return None
-        if self._promises is None:
-            self._settle(lease, result, events.REPORT_DELIVERED, None)
-        elif not is_sent:
-            self._promises.sent(lease, report)
+        return _Parcel(lease, subject, meta, chunks)
+
+    def _deliver(self, peer: StoragePeer, parcel: _Parcel, answers: list[_Answer], asking: list[_Parcel]) -> None:
+        """Send an object, or see that it was sent; add it to those that ended, or to those to be asked for."""
+        started = time.monotonic()
+        lease, subject = parcel.lease, parcel.subject
+        is_sent = self._promises is not None and self._promises.is_sent(lease)
+        refusal = None
+        try:
+            if not is_sent:
+                peer.store_chunks(parcel.chunks)
+                reach("report-sent")
+        except DestinationHolds:  # sent before, the answer lost: the same UID always has the same bytes
+            self._log.info(self._words.held, **_named(subject), job=lease.job_id, attempt=lease.attempt)
+        except DestinationRefused as error:
+            refusal = error
+        duration = round((time.monotonic() - started) * 1000, 1)
+        if self._promises is None or refusal is not None:
+            answers.append(_Answer(lease, subject, refusal, duration))
+            return
+        asking.append(parcel)
         if not is_sent:
-            about = {"result": lease.subject, "study": result.study, "instance": result.instance}
-            duration = round((time.monotonic() - started) * 1000, 1)
-            self._log.info(
-                "report_delivered" if self._promises is None else "report_sent", **about, duration_ms=duration
-            )
-        return None if self._promises is None else report
+            self._promises.sent(lease, parcel.meta)
+            self._log.info(self._words.sent, **_named(subject), duration_ms=duration)
 
-    def _ask(self, peer: StoragePeer, objects: list[tuple[Lease, bytes]]) -> None:
-        """Ask the destination for what it has taken."""
-        if self._promises is not None and objects:
-            self._promises.ask(peer, objects)
+    def _settle(self, answers: list[_Answer]) -> None:
+        """Commit the ends of deliveries with their audit entries, say so in the log, and forget them."""
+        if not answers:
+            return
+        lost = set()
+        with transaction(self._stores.engine) as tx:
+            for answer in answers:
+                try:
+                    if answer.error is None:
+                        self._stores.queue.finish(tx, answer.lease)
+                    else:
+                        self._stores.queue.bury(tx, answer.lease, str(answer.error))
+                except StaleLease:  # changed nothing; another courier has it
+                    lost.add(answer.lease.job_id)
+                    continue
+                self._stores.audit.record(tx, self._record(answer))
+            reach("delivery-uncommitted")
+        reach("delivery-committed")
+        for answer in answers:
+            if answer.lease.job_id in lost:
+                self._log.warning("lease_lost", **_named(answer.subject), job=answer.lease.job_id)
+            elif answer.error is None:
+                self._log.info(self._words.delivered, **_named(answer.subject), duration_ms=answer.duration_ms)
+            else:
+                job, message = answer.lease.job_id, str(answer.error)
+                self._log.error(self._words.refused, **_named(answer.subject), job=job, message=message)
+        answers.clear()
 
-    def _settle(self, lease: Lease, result: ResultRow, event: Event, error: RadnodeError | None) -> None:
-        detail: dict[str, str | int] = {
-            "destination": self._destination.name,
-            "result": lease.subject,
-            "attempt": lease.attempt,
-        }
-        if error is not None:
-            detail["reason"] = str(error)[:MAX_DETAIL_LENGTH]
-        record = AuditRecord(
-            event,
+    def _record(self, answer: _Answer) -> AuditRecord:
+        detail: dict[str, str | int] = {"destination": self._destination.name, "attempt": answer.lease.attempt}
+        subject = answer.subject
+        if subject is not None:
+            detail |= subject.names
+        if answer.error is not None:
+            detail["reason"] = str(answer.error)[:MAX_DETAIL_LENGTH]
+        return AuditRecord(
+            self._words.delivery if answer.error is None else events.DELIVERY_FAILED,
             self._actor,
-            patient=result.patient,
-            study=result.study,
-            instance=result.instance,
-            model=result.model,
+            patient=None if subject is None else subject.patient,
+            study=None if subject is None else subject.study,
+            instance=None if subject is None else subject.instance,
+            model=None if subject is None else subject.model,
             detail=detail,
         )
-        try:
-            with transaction(self._stores.engine) as tx:
-                if error is None:
-                    self._stores.queue.finish(tx, lease)
-                else:
-                    self._stores.queue.bury(tx, lease, str(error))
-                self._stores.audit.record(tx, record)
-                reach("delivery-uncommitted")
-        except StaleLease:
-            self._log.warning("lease_lost", result=lease.subject, job=lease.job_id)
-        reach("delivery-committed")
 
-    def _postpone(self, leases: list[Lease], error: RadnodeError) -> None:
-        """Put off what this attempt did not deliver, in this order: 2^n times the first pause, with jitter."""
+    def _postpone(self, leases: list[Lease], error: RadnodeError, seconds: float | None) -> None:
+        """Put off what this attempt did not deliver, in this order, for the destination's pause or one of their own."""
         if not leases:
             return
         attempt = min(lease.attempt for lease in leases)
-        seconds = pause(self._settings, attempt)
+        if seconds is None:
+            seconds = pause(self._settings, attempt)
         with transaction(self._stores.engine) as tx:
             for place, lease in enumerate(leases):
                 with contextlib.suppress(StaleLease):  # another courier has it
                     self._stores.queue.postpone(tx, lease, seconds + place / 1000, str(error))
         event = "destination_unavailable" if isinstance(error, DeliveryError) else "delivery_stalled"
         self._log.warning(event, count=len(leases), attempt=attempt, error=type(error).__name__, message=str(error))
+
+
+def _named(subject: Subject | None) -> dict[str, str]:
+    """Return how the log names what a delivery is about."""
+    return {} if subject is None else {**subject.names, "study": subject.study, "instance": subject.instance}

@@ -18,10 +18,10 @@ from sqlalchemy import Connection
 
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditRecord, Event
+from radnode.deliver.cargo import WORDS, subject_of
 from radnode.deliver.patience import pause
 from radnode.errors import DeliveryError, StaleLease
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.index import get_result
 from radnode.jobs.sendings import (
     SendingRow,
     add_sending,
@@ -31,8 +31,8 @@ from radnode.jobs.sendings import (
     name_transaction,
     sendings_of,
 )
-from radnode.model import CommitmentReport, CommitmentRequest, Lease, Reference
-from radnode.part10 import read_file_meta
+from radnode.model import CommitmentReport, CommitmentRequest, JobKind, Lease, Reference
+from radnode.part10 import FileMeta
 from radnode.settings import DeliverSettings, DestinationSettings
 from radnode.stores import Stores
 
@@ -78,21 +78,20 @@ class Promises:
             row = find_sending(tx, lease.kind, lease.subject, self._destination.name)
         return row is not None and row.asks < MAX_ASKS
 
-    def sent(self, lease: Lease, part10: bytes) -> None:
+    def sent(self, lease: Lease, meta: FileMeta) -> None:
         """Say that the destination has taken an object; the job is still held. One commit, with its audit entry."""
-        instance = self._stores.pseudonyms.instance(read_file_meta(part10).sop_instance_uid)
+        instance = self._stores.pseudonyms.instance(meta.sop_instance_uid)
         with transaction(self._stores.engine) as tx:
             add_sending(tx, lease, instance)
-            self._record(tx, lease.subject, events.REPORT_SENT, attempt=lease.attempt)
+            self._record(tx, lease.kind, lease.subject, WORDS[lease.kind].sending, attempt=lease.attempt)
 
-    def ask(self, peer: CommittingPeer, objects: Sequence[tuple[Lease, bytes]]) -> None:
+    def ask(self, peer: CommittingPeer, objects: Sequence[tuple[Lease, FileMeta]]) -> None:
         """Ask for a batch in one request, give its jobs back, and take an answer that comes at once.
 
         What a destination does not let itself be asked for stays "sent", is asked for again, and never "delivered".
         """
         leases = [lease for lease, _ in objects]
-        metas = [read_file_meta(part10) for _, part10 in objects]
-        references = tuple(Reference(meta.sop_class_uid, meta.sop_instance_uid) for meta in metas)
+        references = tuple(Reference(meta.sop_class_uid, meta.sop_instance_uid) for _, meta in objects)
         request = CommitmentRequest(f"2.25.{uuid.uuid4().int}", references)  # PS3.5 section B.2
         name = self._stores.pseudonyms.transaction(self._destination.ae_title, request.TransactionUID)
         with transaction(self._stores.engine) as tx:
@@ -130,9 +129,9 @@ class Promises:
             for row in lost:
                 self._lose(tx, row, failed[row.instance])
         for row in kept:
-            self._log.info("report_delivered", result=row.subject)
+            self._log.info(WORDS[row.kind].delivered, **_named(row))
         for row in lost:
-            self._log.warning("commitment_failed", result=row.subject, status=f"{failed[row.instance]:04X}")
+            self._log.warning("commitment_failed", **_named(row), status=f"{failed[row.instance]:04X}")
         if lost:
             self._stores.wake("deliver")
         return len(kept) + len(lost)
@@ -140,13 +139,13 @@ class Promises:
     def _keep(self, tx: Connection, row: SendingRow) -> None:
         drop_sending(tx, row.kind, row.subject, row.destination)
         self._stores.queue.conclude(tx, row.kind, row.subject, row.destination)
-        self._record(tx, row.subject, events.REPORT_DELIVERED)
+        self._record(tx, row.kind, row.subject, WORDS[row.kind].delivery)
 
     def _lose(self, tx: Connection, row: SendingRow, reason: int) -> None:
         sentence = f"The destination {self._destination.name} did not commit it ({reason:04X}); it is sent again."
         drop_sending(tx, row.kind, row.subject, row.destination)
         self._stores.queue.reopen(tx, row.kind, row.subject, row.destination, self._pause, sentence)
-        self._record(tx, row.subject, events.DELIVERY_FAILED, reason=sentence)
+        self._record(tx, row.kind, row.subject, events.DELIVERY_FAILED, reason=sentence)
 
     def _count(self, leases: Sequence[Lease]) -> bool:
         """Say that a batch was asked for, and give its jobs back until the answer is overdue; True: not at first."""
@@ -162,17 +161,21 @@ class Promises:
                 with contextlib.suppress(StaleLease):  # the answer was faster, on an association of its own
                     self._stores.queue.postpone(tx, lease, delay, sentence)
 
-    def _record(self, tx: Connection, subject: str, event: Event, **detail: str | int) -> None:
-        """Audit what became of a result at this destination."""
-        result = get_result(tx, subject)
-        about = {"destination": self._destination.name, "result": subject, **detail}
+    def _record(self, tx: Connection, kind: JobKind, subject: str, event: Event, **detail: str | int) -> None:
+        """Audit what became of an object at this destination."""
+        about = subject_of(tx, kind, subject)
         record = AuditRecord(
             event,
             self._actor,
-            patient=result.patient,
-            study=result.study,
-            instance=result.instance,
-            model=result.model,
-            detail=about,
+            patient=about.patient,
+            study=about.study,
+            instance=about.instance,
+            model=about.model,
+            detail={"destination": self._destination.name, **about.names, **detail},
         )
         self._stores.audit.record(tx, record)
+
+
+def _named(row: SendingRow) -> dict[str, str]:
+    """Return how the log names what was sent."""
+    return {"instance" if row.kind is JobKind.FORWARD else "result": row.subject}

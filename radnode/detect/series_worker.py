@@ -32,7 +32,7 @@ from radnode.jobs.series import SeriesRow, add_series_result, find_series, image
 from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
 from radnode.readiness import announcement
 from radnode.results import Prepared, Report, Results
-from radnode.rules import CALLING_AE, Rules
+from radnode.rules import Decision, Rules
 from radnode.settings import DetectSettings
 from radnode.stores import Stores
 
@@ -72,7 +72,7 @@ class _Series:
     lease: Lease
     row: SeriesRow
     images: dict[str, list[SeriesImage]] = field(default_factory=dict)
-    deliver: dict[str, None] = field(default_factory=dict)
+    decision: Decision = field(default_factory=Decision)
     unreadable: int = 0
     analyses: dict[str, Analysis] = field(default_factory=dict)
     detectors: dict[str, str] = field(default_factory=dict)  # by result
@@ -158,14 +158,14 @@ class SeriesWorker:
         work = _Series(lease, row)
         for instance in kept:
             self._check_time()
-            header = self._header(instance)
-            if header is None:
+            read = self._read(instance)
+            if read is None:
                 work.unreadable += 1
                 continue
-            decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
+            header, decision = read
             names = [name for name in decision.detect if self._analyser.looks_at_series(name)]
             if names and is_image(header):
-                work.deliver |= dict.fromkeys(decision.deliver)
+                work.decision |= decision
                 image = SeriesImage.of(instance, header)
                 for name in names:
                     work.images.setdefault(name, []).append(image)
@@ -179,10 +179,12 @@ class SeriesWorker:
         if self._stopping():
             raise _Stopping
 
-    def _header(self, instance: InstanceRow) -> Dataset | None:
-        """Return an image's header; None when this image can never be read."""
+    def _read(self, instance: InstanceRow) -> tuple[Dataset, Decision] | None:
+        """Return an image's header and what the rules want for it; None when this image can never be read."""
         try:
-            return pydicom.dcmread(BytesIO(self._stores.vault.get(instance.object_id)), stop_before_pixels=True)
+            part10 = self._stores.vault.get(instance.object_id)
+            decision = self._rules.decide(self._rules.elements(part10, instance.peer))
+            return pydicom.dcmread(BytesIO(part10), stop_before_pixels=True), decision
         except Exception as error:  # libraries raise anything on what a peer sent
             if isinstance(error, RadnodeError) and error.retry:
                 raise
@@ -232,7 +234,7 @@ class SeriesWorker:
         """Commit what came of one job: results, reports to deliver, audit, and the end of the lease."""
 
         def commit(tx: Connection, prepared: list[Prepared]) -> None:
-            self._results.commit(tx, prepared, list(work.deliver), self._actor)
+            self._results.commit(tx, prepared, work.decision, self._actor)
             for result in prepared:
                 add_series_result(tx, work.row, work.detectors[result.row.result], result.row.result)
 
@@ -251,8 +253,8 @@ class SeriesWorker:
             for name, analysis in work.analyses.items():
                 images = work.images[name]
                 first = images[0]
-                whole = self._header(first.row)
-                headers = [whole or first.header, *(image.header for image in images[1:])]
+                read = self._read(first.row)
+                headers = [first.header if read is None else read[0], *(image.header for image in images[1:])]
                 received = max(image.row.received for image in images)
                 report = self._compose(headers, analysis, received, self._before(work.row, name))
                 source = {**elements(first.header, UIDS), **elements(first.header, ("PatientID",))}

@@ -28,7 +28,7 @@ from radnode.jobs.database import reading
 from radnode.jobs.index import InstanceRow, get_instance
 from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
 from radnode.results import Prepared, Report, Results
-from radnode.rules import CALLING_AE, Decision, Rules
+from radnode.rules import Decision, Rules
 from radnode.settings import DetectSettings
 from radnode.stores import Stores
 
@@ -122,7 +122,7 @@ class Worker:
             instance = get_instance(tx, lease.subject)
         part10 = self._stores.vault.get(instance.object_id)
         header = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
-        decision = self._rules.decide({**elements(header, self._rules.keywords()), CALLING_AE: instance.peer})
+        decision = self._rules.decide(self._rules.elements(part10, instance.peer))
         work = _Work(lease, instance, header, decision)
         for name in decision.detect if is_image(header) else ():
             if self._whole_series is not None and self._whole_series.wanted_by(name):
@@ -140,7 +140,7 @@ class Worker:
         analyses = [task.analysis for task in work.tasks]
 
         def commit(tx: Connection, prepared: list[Prepared]) -> None:
-            self._results.commit(tx, prepared, work.decision.deliver, self._actor)
+            self._results.commit(tx, prepared, work.decision, self._actor)
             if work.touches_series and self._whole_series is not None:
                 self._whole_series.touch(tx, work.instance, work.header)
 

@@ -38,6 +38,7 @@ STAGES = {  # which hold keeps a job from being leased
     JobKind.ANALYSE: Hold.ANALYSE,
     JobKind.SERIES: Hold.ANALYSE,
     JobKind.DELIVER: Hold.DELIVER,
+    JobKind.FORWARD: Hold.DELIVER,
     JobKind.COMMIT: Hold.DELIVER,
 }
 

@@ -73,8 +73,8 @@ class ReportAssociation(DestinationAssociation):
         """
         context_id, syntax = self._context(OFFERS)
         values = event_report(report) | {Tag.COMMAND_DATA_SET_TYPE: WITH_DATA_SET}
-        encoded = memoryview(write_report(report, syntax))
-        status = self._request(Command.N_EVENT_REPORT, context_id, values, encoded)
+        encoded = write_report(report, syntax)
+        status = self._request(Command.N_EVENT_REPORT, context_id, values, [encoded])
         if status != statuses.SUCCESS:
             raise DestinationUnavailable(f"{self._subject} answered {status:04X} to N-EVENT-REPORT.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -129,13 +130,21 @@ class DestinationAssociation:
         raise DestinationRefused(f"{self._subject} does not accept {keyword(sop_class_uid)}; enable it there.")
 
     def store(self, part10: bytes) -> int:
-        """Send one Part 10 object, its data set byte for byte, and return the status: 0000 or a warning.
+        """Send one Part 10 object; result and errors as of `store_chunks`."""
+        return self.store_chunks([part10])
+
+    def store_chunks(self, chunks: Iterable[bytes]) -> int:
+        """Send one Part 10 object that comes in pieces, its data set byte for byte; return 0000 or a warning status.
+
+        The first piece holds the whole File Meta Information. Whatever `chunks` raises leaves the association unusable.
 
         Raises:
-            MalformedDataSet: `part10` is not in the DICOM File Format.
+            MalformedDataSet: it is not in the DICOM File Format.
             DestinationUnavailable, DestinationRefused: as above; DestinationHolds for 0111.
         """
-        meta = read_file_meta(part10)
+        pieces = iter(chunks)
+        first = next(pieces, b"")
+        meta = read_file_meta(first)
         context_id = self._accepted.get((meta.sop_class_uid, meta.transfer_syntax_uid))
         if context_id is None:
             raise DestinationRefused(
@@ -148,7 +157,9 @@ class DestinationAssociation:
             _Tag.PRIORITY: 0,  # medium
             _Tag.COMMAND_DATA_SET_TYPE: WITH_DATA_SET,
         }
-        status = self._request(Command.C_STORE, context_id, values, memoryview(part10)[meta.offset :])
+        status = self._request(
+            Command.C_STORE, context_id, values, itertools.chain([memoryview(first)[meta.offset :]], pieces)
+        )
         verdict, meaning = classify(status)
         if verdict is Verdict.STORED:
             return status
@@ -171,7 +182,11 @@ class DestinationAssociation:
         return (time.perf_counter() - began) * 1000
 
     def _request(
-        self, command: Command, context_id: int, values: dict[_Tag, int | str], data_set: memoryview | None
+        self,
+        command: Command,
+        context_id: int,
+        values: dict[_Tag, int | str],
+        data_set: Iterable[bytes | memoryview] | None,
     ) -> int:
         """Send one request and return the status of its response."""
         self._message_id = self._message_id % 65535 + 1
@@ -180,7 +195,7 @@ class DestinationAssociation:
             for pdu in wire.p_data(context_id, _encode(values), command=True, max_length=self._max_length):
                 self._wire.send(pdu)
             if data_set is not None:
-                for pdu in wire.p_data(context_id, data_set, command=False, max_length=self._max_length):
+                for pdu in wire.data_set(context_id, data_set, max_length=self._max_length):
                     self._wire.send(pdu)
             response = self._response()
             if (

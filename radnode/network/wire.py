@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
@@ -19,6 +19,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext
 
 from radnode.network.admission import APPLICATION_CONTEXT_NAME
+from radnode.network.deadline_socket import acknowledge_at_once
 from radnode.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RP, ABORT = 0x02, 0x03, 0x04, 0x06, 0x07
@@ -95,6 +96,7 @@ class Wire:
         buffer = bytearray()
         while len(buffer) < count:
             self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            acknowledge_at_once(self._connection)  # Orthanc answers in two writes: 48 ms a report without it, 2 with
             received = self._connection.recv(count - len(buffer))
             if not received:
                 raise ConnectionResetError
@@ -151,15 +153,30 @@ def read_associate_ac(body: bytes) -> tuple[dict[int, str], int]:
     return accepted, max_length
 
 
-def p_data(context_id: int, content: bytes | memoryview, *, command: bool, max_length: int) -> Iterator[bytes]:
-    """Yield `content` as encoded P-DATA-TF PDUs whose variable field is at most `max_length` bytes."""
+def p_data(
+    context_id: int, content: bytes | memoryview, *, command: bool, max_length: int, ends: bool = True
+) -> Iterator[bytes]:
+    """Yield `content` as encoded P-DATA-TF PDUs whose variable field is at most `max_length` bytes.
+
+    Unless it `ends` there, more of the same command or data set follows.
+    """
     room = (min(max_length or MAX_LENGTH, MAX_LENGTH) - _VALUE_HEADER.size) & ~1
     view = memoryview(content)
     for start in range(0, max(len(view), 1), room):
         fragment = view[start : start + room]
-        control = (_COMMAND if command else 0) | (_LAST if start + room >= len(view) else 0)
+        control = (_COMMAND if command else 0) | (_LAST if ends and start + room >= len(view) else 0)
         value = _VALUE_HEADER.pack(len(fragment) + 2, context_id, control)
         yield b"".join((_HEADER.pack(P_DATA, len(value) + len(fragment)), value, fragment))
+
+
+def data_set(context_id: int, pieces: Iterable[bytes | memoryview], *, max_length: int) -> Iterator[bytes]:
+    """Yield a data set that comes in pieces of even length, only the last of them known as such once it is there."""
+    following = iter(pieces)
+    piece = next(following, b"")
+    for after in following:
+        yield from p_data(context_id, piece, command=False, max_length=max_length, ends=False)
+        piece = after
+    yield from p_data(context_id, piece, command=False, max_length=max_length)
 
 
 def read_p_data(body: bytes) -> Iterator[tuple[bool, bytes]]:

@@ -144,6 +144,16 @@ def queue(finished: int, quick: bool) -> None:
     _run(lambda folder: measure(finished, sizes, folder, click.echo))
 
 
+@cli.command()
+@click.option("--reports", default=5000, show_default=True, type=click.IntRange(1), help="Reports that wait.")
+@click.option("--away", default=20.0, show_default=True, help="Seconds that delivery finds nobody.")
+def outbox(reports: int, away: float) -> None:
+    """A PACS that comes back: until every report that waits is there once, and what arriving images pay meanwhile."""
+    from benchmarks.outbox import measure  # noqa: PLC0415
+
+    _run(lambda folder: measure(reports, away, folder, click.echo))
+
+
 def _named(names: str, known: Mapping[str, _T]) -> list[_T]:
     """Return what is known by these names, which commas separate."""
     for name in names.split(","):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from support.films import file_bytes
 from support.segments import extents
 
 from radnode import roles, supervisor
+from radnode.deliver.breaker import Breaker
 from radnode.deliver.outbox import Courier
 from radnode.detect.analyser import Batch, Task
 from radnode.detect.worker import Worker
@@ -26,7 +27,7 @@ from radnode.initialise import initialise
 from radnode.model import Analysis, JobKind, JobState, PeerIdentity, Reason, StoreRequest
 from radnode.node import Node
 from radnode.observe import logger
-from radnode.part10 import read_file_meta
+from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report
 from radnode.settings import DestinationSettings, load_settings
 from radnode.storage.sealing import Kind
@@ -76,7 +77,8 @@ def worker(node: Node, compose: Callable[[Dataset, Analysis, float], Report]) ->
 
 
 def report(_header: Dataset, _analysis: Analysis, _received: float) -> Report:
-    return Report("2.25.1", b"report")
+    request = StoreRequest(PeerIdentity("RADNODE", None, "127.0.0.1"), "1.2", "2.25.1", "1.2", "1.2.840.10008.1.2.1")
+    return Report("2.25.1", file_header(request) + b"report")
 
 
 def objects(node: Node) -> list[bytes]:
@@ -140,13 +142,15 @@ def test_image_that_ends_the_process_even_while_saying_failed_is_set_aside_unope
 
 def courier(node: Node, store: Callable[[bytes], object]) -> Courier:
     class Peer:
-        def store(self, part10: bytes) -> object:
-            return store(part10)
+        def store_chunks(self, chunks: Iterable[bytes]) -> object:
+            return store(b"".join(chunks))
 
     return Courier(
         node.settings.destinations[0],
         node.stores,
-        connect=lambda _: contextlib.nullcontext(Peer()),
+        kind=JobKind.DELIVER,
+        breaker=Breaker(node.settings.destinations[0].name, node.stores, node.settings.deliver, logger()),
+        connect=lambda *_: contextlib.nullcontext(Peer()),
         settings=node.settings.deliver,
         actor=node.actor(),
         owner="deliver:1:test",
@@ -182,10 +186,10 @@ def test_courier_outlives_a_database_that_cannot_be_read_and_gives_its_leases_ba
     unreadable = iter([StoreUnavailable("locked")])
     get_result = Courier._deliver
 
-    def deliver(self: Courier, *arguments: Any) -> None:
+    def deliver(self: Courier, *arguments: Any) -> Any:
         for trouble in unreadable:
             raise trouble
-        get_result(self, *arguments)
+        return get_result(self, *arguments)
 
     monkeypatch.setattr(Courier, "_deliver", deliver)
     stop, bold = threading.Event(), courier(node, sent.append)
@@ -198,7 +202,8 @@ def test_courier_outlives_a_database_that_cannot_be_read_and_gives_its_leases_ba
     stop.set()
     bold.ring()
     thread.join(5)
-    assert sent == [b"report"]
+    [part10] = sent
+    assert part10[read_file_meta(part10).offset :] == b"report"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -68,6 +68,6 @@ def test_any_mixture_keeps_each_instance_once_with_one_entry(pushes: list[list[t
         assert numbers == list(range(1, len(named) + 1))
         order = [entry["instance"] for entry in rooms.entries()]
         assert order == kept
-        queue = {it.row.instance for it in won if it.enqueue}
+        queue = {it.row.instance for it in won if it.jobs}
         assert queued(rooms) == [name for name in order if name in queue]
         rooms.close()

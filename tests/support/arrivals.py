@@ -12,6 +12,7 @@ from radnode.audit import events
 from radnode.audit.events import Actor, AuditRecord
 from radnode.jobs.index import InstanceRow
 from radnode.jobs.schema import jobs
+from radnode.model import JobKind, NewJob
 from support.rooms import PEER, Rooms
 
 
@@ -20,7 +21,7 @@ def arrival(instance: str, *, enqueue: bool = True) -> Arrival:
     values: dict[str, object] = {field.name: field.name * 4 for field in fields(InstanceRow)}
     values |= {"instance": instance, "object_id": secrets.token_bytes(16), "size": 7, "peer": "CT1", "received": 1.5}
     record = AuditRecord(events.IMAGE_RECEIVED, Actor.of_peer(PEER), instance=instance, detail={"bytes": 7})
-    return Arrival(InstanceRow(**values), record, enqueue)
+    return Arrival(InstanceRow(**values), record, (NewJob(JobKind.ANALYSE, instance),) if enqueue else ())
 
 
 def queued(rooms: Rooms) -> list[str]:

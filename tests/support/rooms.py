@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from sqlalchemy import Engine, select
 from radnode.audit import log as audit_log
 from radnode.audit.log import AuditLog, audit_entries
 from radnode.intake import Intake
-from radnode.jobs import schema
+from radnode.jobs import destinations, schema
 from radnode.jobs.database import create_tables, open_database
 from radnode.jobs.queue import Queue
 from radnode.model import PeerIdentity, StoreRequest
 from radnode.part10 import read_file_meta
 from radnode.results import Results
+from radnode.rules import Rules
+from radnode.settings import RuleSettings
 from radnode.storage import keys
 from radnode.storage.keys import FileKeyProvider, StudyKeys
 from radnode.storage.pseudonyms import Pseudonyms
@@ -37,7 +39,7 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 class Rooms:
     """Everything between the network and the detector, in one folder. `clock` is set by the tests."""
 
-    def __init__(self, folder: Path, *, max_object_bytes: int = 1 << 24) -> None:
+    def __init__(self, folder: Path, *, max_object_bytes: int = 1 << 24, rules: Sequence[RuleSettings] = ()) -> None:
         self.folder = folder
         self.now = 1_000_000.0
         self.rung: list[str] = []
@@ -53,7 +55,7 @@ class Rooms:
         self.stores = Stores(
             self.engine, self.queue, self.vault, self.audit, self.pseudonyms, self.rung.append, self.clock
         )
-        self.intake = Intake(self.stores, max_object_bytes)
+        self.intake = Intake(self.stores, max_object_bytes, Rules(rules))
         self.results = Results(self.stores)
 
     def clock(self) -> float:
@@ -91,7 +93,7 @@ class Rooms:
 def database(folder: Path) -> Engine:
     """A database with every table in a folder."""
     engine = open_database(folder / "node.db")
-    create_tables(engine, schema.metadata, keys.metadata, audit_log.metadata)
+    create_tables(engine, schema.metadata, destinations.metadata, keys.metadata, audit_log.metadata)
     return engine
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 from support import films
 from support.analyses import FINDING
 
@@ -17,6 +18,7 @@ import radnode
 from radnode.audit.events import Actor
 from radnode.cli import cli, main
 from radnode.cli.results import describe
+from radnode.errors import ConfigError
 from radnode.initialise import initialise
 from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
@@ -25,6 +27,7 @@ from radnode.model import JobKind, PeerIdentity, StoreRequest
 from radnode.node import Node
 from radnode.part10 import read_file_meta
 from radnode.results import Report
+from radnode.rules import Decision
 from radnode.settings import load_settings
 
 
@@ -66,7 +69,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     prepared = made.results.prepare(instance, source, FINDING, Report("2.25.1", b"the report"))
     assert prepared is not None
     with transaction(made.engine) as tx:
-        made.results.commit(tx, [prepared], ["pacs", "archive"], Actor(user="t"))
+        made.results.commit(tx, [prepared], Decision(deliver=("pacs", "archive")), Actor(user="t"))
     (lease,) = made.queue.lease(JobKind.DELIVER, "t:1", 60, 1, "pacs")
     with transaction(made.engine) as tx:
         made.queue.bury(tx, lease, "refused")
@@ -390,3 +393,33 @@ def test_database_that_is_damaged_is_one_sentence(run: Run, tmp_path: Path) -> N
         code, _, err = run(*arguments, "-c", str(config), configured=False)
         assert code == 1, arguments
         assert err.count("\n") == (0 if arguments == ("check",) else 1)
+
+
+def test_rules_test_says_which_rule_matches_and_why_not(tmp_path: Path) -> None:
+    config = tmp_path / "radnode.toml"
+    config.write_text(
+        '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n'
+        '[[rules]]\nmatch = { Modality = "DX" }\nforward = ["pacs"]\npriority = "stat"\n'
+        '[[rules]]\nmatch = { Modality = ["CT", "MR"], CallingAE = "CT1" }\ndeliver = ["pacs"]\n'
+    )
+    found = CliRunner().invoke(cli, ["rules", "test", str(films.OPACITY), "-c", str(config)])
+    assert found.output.splitlines() == [
+        "rule 1: matches, asks for forward pacs; priority stat",
+        "rule 2: no, asks for deliver pacs",
+        '    Modality is "DX", and the rule wants "CT" or "MR"',
+        '    CallingAE is "", and the rule wants "CT1" (name the sender with --calling-ae)',
+        "decision: detect -; deliver -; forward pacs; priority stat",
+    ]
+    as_json = ["rules", "test", str(films.OPACITY), "--calling-ae", "CT1", "--json", "-c", str(config)]
+    document = json.loads(CliRunner().invoke(cli, as_json).output)
+    assert document["decision"] == {"detect": [], "deliver": [], "forward": ["pacs"], "priority": "stat"}
+    assert [rule["matched"] for rule in document["rules"]] == [True, False]
+    assert document["rules"][1]["misses"] == [{"keyword": "Modality", "value": "DX", "choices": ["CT", "MR"]}]
+
+
+def test_rule_of_an_unknown_detector_is_a_config_error_in_plain_words(tmp_path: Path) -> None:
+    config = tmp_path / "radnode.toml"
+    config.write_text('[[rules]]\ndetect = ["cxr-opacty"]\n')
+    found = CliRunner().invoke(cli, ["rules", "test", str(films.OPACITY), "-c", str(config)])
+    assert isinstance(found.exception, ConfigError)
+    assert str(found.exception).startswith("Rule 1 names the detector 'cxr-opacty', but ")

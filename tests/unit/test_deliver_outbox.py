@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 from support.analyses import FINDING
 from support.recorder import Recorder
-from support.rooms import Rooms, encoded, request_for, small
+from support.rooms import CT_IMAGE, PEER, Rooms, encoded, request_for, small
 from support.segments import damage
 
 from radnode.audit.events import Actor
 from radnode.deliver import outbox
+from radnode.deliver.breaker import Breaker
+from radnode.deliver.lateness import Lateness
 from radnode.deliver.outbox import BATCH, Courier
 from radnode.errors import DestinationRefused, DestinationUnavailable, StoreUnavailable
+from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
+from radnode.jobs.destinations import out_of_reach
 from radnode.jobs.index import get_instance
 from radnode.jobs.queue import JobRow
-from radnode.model import JobKind, JobState
+from radnode.model import JobKind, JobState, StoreRequest
+from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report
-from radnode.settings import DeliverSettings, DestinationSettings
+from radnode.rules import Decision, Rules
+from radnode.settings import DeliverSettings, DestinationSettings, RuleSettings
+from radnode.storage.sealing import CHUNK
 
 PACS = DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
 ACTOR = Actor(user="test")
+SR = "1.2.840.10008.5.1.4.1.1.88.34"
+HEADER = file_header(StoreRequest(PEER, SR, "1.2.3", SR, ExplicitVRLittleEndian))
 
 
 class FakePeer:
@@ -36,18 +46,27 @@ class FakePeer:
     def __init__(self) -> None:
         self.taken: list[bytes] = []
         self.connections = 0
+        self.pieces = 0
+        self.whole = False
+        self.offered: set[tuple[str, str]] = set()
         self.on_store: Callable[[bytes], None] = lambda _part10: None
         self.on_connect: Callable[[], None] = lambda: None
         self.on_release: Callable[[], None] = lambda: None
 
-    def store(self, part10: bytes) -> int:
+    def store_chunks(self, chunks: Iterable[bytes]) -> int:
+        pieces = list(chunks)
+        self.pieces = len(pieces)
+        part10 = b"".join(pieces)
+        if not self.whole:  # what follows the header of a report
+            part10 = part10[len(HEADER) :].strip(b" ")
         self.on_store(part10)
         self.taken.append(part10)
         return 0
 
     @contextmanager
-    def connect(self, _destination: DestinationSettings) -> Iterator[FakePeer]:
+    def connect(self, _destination: DestinationSettings, offers: Iterable[tuple[str, str]]) -> Iterator[FakePeer]:
         self.connections += 1
+        self.offered = set(offers)
         self.on_connect()
         yield self
         self.on_release()
@@ -60,13 +79,19 @@ class Bench:
         self.rooms = Rooms(folder)
         self.peer = FakePeer()
         self.log = Recorder()
-        self.courier = Courier(
+        self.breaker = Breaker("pacs", self.rooms.stores, DeliverSettings(), self.log)
+        self.courier = self.make(JobKind.DELIVER)
+
+    def make(self, kind: JobKind) -> Courier:
+        return Courier(
             PACS,
             self.rooms.stores,
+            kind=kind,
+            breaker=self.breaker,
             connect=self.peer.connect,
             settings=DeliverSettings(),
             actor=ACTOR,
-            owner="deliver:1",
+            owner=f"deliver:{kind}",
             log=self.log,
         )
 
@@ -78,11 +103,11 @@ class Bench:
             with reading(self.rooms.engine) as tx:
                 instance = get_instance(tx, receipt.instance)
             source = {"PatientID": "SECRET-1", "StudyInstanceUID": "1", "SeriesInstanceUID": "1", "SOPInstanceUID": "1"}
-            report = Report(f"2.25.{number}", b"report %d" % number)
+            report = Report(f"2.25.{number}", b"%s%8s" % (HEADER, b"report %d" % number))
             prepared = self.rooms.results.prepare(instance, source, FINDING, report)
             assert prepared is not None
             with transaction(self.rooms.engine) as tx:
-                self.rooms.results.commit(tx, [prepared], ["pacs"], ACTOR)
+                self.rooms.results.commit(tx, [prepared], Decision(deliver=("pacs",)), ACTOR)
             self.rooms.now += 0.1
 
     def jobs(self) -> list[JobRow]:
@@ -132,7 +157,7 @@ def test_dead_destination_is_tried_with_growing_pauses_without_end(bench: Bench)
         pauses.append(job.due - bench.rooms.now)
         assert bench.courier.step() == 0  # not before its time
         bench.rooms.now = job.due
-    limits = [min(300, 2.0 * 2**number) for number in range(12)]
+    limits = [min(30, 2.0 * 2**number) for number in range(12)]
     assert all(limit / 2 - 0.01 <= pause <= limit + 0.01 for pause, limit in zip(pauses, limits, strict=True))
     bench.peer.on_connect = lambda: None
     bench.courier.step()
@@ -259,3 +284,147 @@ def test_courier_survives_trouble_of_its_own_node_and_goes_on_when_rung(
     assert not thread.is_alive()
     assert bench.states() == [JobState.DONE] * 2
     assert "delivery_stalled" in bench.log.events()
+
+
+def received(bench: Bench, *numbers: int) -> list[bytes]:
+    """Keep images that a rule forwards, and return their data sets."""
+    intake = Intake(bench.rooms.stores, 1 << 24, Rules([RuleSettings(forward=("pacs",))]))
+    found = []
+    for number in numbers:
+        dataset = small(number)
+        intake.receive(request_for(dataset, JPEGLSLossless), encoded(dataset))
+        found.append(encoded(dataset))
+    return found
+
+
+def forwards(bench: Bench) -> list[JobState]:
+    return [row.state for row in bench.rooms.queue.listing(list(JobState)) if row.kind is JobKind.FORWARD]
+
+
+def test_image_is_forwarded_bit_for_bit_in_the_transfer_syntax_it_came_in_and_audited(bench: Bench) -> None:
+    data_sets = received(bench, 1, 2)
+    bench.peer.whole = True
+    assert bench.make(JobKind.FORWARD).step() == 2
+    sent = [part10[read_file_meta(part10).offset :] for part10 in bench.peer.taken]
+    assert sent == data_sets
+    assert bench.peer.offered == {(CT_IMAGE, JPEGLSLossless)}
+    assert forwards(bench) == [JobState.DONE] * 2
+    assert [entry["event"] for entry in bench.rooms.entries()].count("110104 image_forwarded") == 2
+    assert bench.log.events().count("image_forwarded") == 2
+
+
+def test_large_image_is_sent_in_pieces(bench: Bench) -> None:
+    dataset = small(1)
+    dataset.add_new(0x7FE00010, "OB", b"\1" * (3 * CHUNK))
+    intake = Intake(bench.rooms.stores, 1 << 24, Rules([RuleSettings(forward=("pacs",))]))
+    intake.receive(request_for(dataset), encoded(dataset))
+    bench.peer.whole = True
+    bench.make(JobKind.FORWARD).step()
+    [part10] = bench.peer.taken
+    assert part10[read_file_meta(part10).offset :] == encoded(dataset)
+    assert bench.peer.pieces == 4
+
+
+def test_damage_in_a_later_chunk_is_a_dead_letter_before_anything_is_sent(bench: Bench) -> None:
+    dataset = small(1)
+    dataset.add_new(0x7FE00010, "OB", b"\1" * (3 * CHUNK))
+    intake = Intake(bench.rooms.stores, 1 << 24, Rules([RuleSettings(forward=("pacs",))]))
+    before = set(bench.rooms.kept_objects())
+    intake.receive(request_for(dataset), encoded(dataset))
+    [object_id] = set(bench.rooms.kept_objects()) - before
+    damage(bench.rooms.objects_folder, object_id)
+    bench.make(JobKind.FORWARD).step()
+    assert (forwards(bench), bench.peer.connections) == ([JobState.DEAD], 0)
+    assert "forward_refused" in bench.log.events()
+
+
+def test_breaker_opens_after_three_associations_and_leaves_what_waits_alone(bench: Bench) -> None:
+    bench.reports(*range(1, 100))
+    bench.peer.on_connect = unavailable
+    for _ in range(20):
+        bench.courier.step()
+        bench.rooms.now += 31
+    assert bench.log.events().count("destination_out_of_reach") == 1
+    assert sum(row.attempts for row in bench.jobs()) == BATCH + 19  # one whole batch, then a probe at a time
+    with reading(bench.rooms.engine) as tx:
+        gone = out_of_reach(tx)["pacs"]
+    assert gone.error == "The destination pacs cannot be reached."
+
+    bench.peer.on_connect = lambda: None
+    steps = 0
+    while any(state is not JobState.DONE for state in bench.states()):  # without a second passing
+        assert bench.courier.step()
+        steps += 1
+    assert steps == 1 + 98 // BATCH + 1
+    assert sorted(bench.peer.taken) == sorted(b"report %d" % number for number in range(1, 100))
+    assert bench.log.events().count("destination_back") == 1
+    with reading(bench.rooms.engine) as tx:
+        assert out_of_reach(tx) == {}
+
+
+def test_only_one_courier_probes_and_who_has_nothing_leaves_the_probe_to_others(bench: Bench) -> None:
+    bench.reports(1)
+    bench.peer.on_connect = unavailable
+    for _ in range(3):
+        bench.courier.step()
+        bench.rooms.now += 31
+    assert bench.make(JobKind.FORWARD).step() == 0
+    assert bench.breaker.admit(BATCH) == 1
+    assert bench.breaker.admit(BATCH) == 0
+    bench.breaker.abstained()
+    assert bench.courier.step() == 1
+
+
+def test_node_that_starts_again_knows_who_is_out_of_reach_and_tries_at_once(bench: Bench) -> None:
+    bench.reports(1)
+    bench.peer.on_connect = unavailable
+    for _ in range(3):
+        bench.courier.step()
+        bench.rooms.now += 31
+    again = Breaker("pacs", bench.rooms.stores, DeliverSettings(), bench.log)
+    assert (again.pause(), again.admit(BATCH)) == (0.0, 1)
+    again.worked()
+    assert bench.log.events().count("destination_back") == 1
+
+
+def test_clock_that_goes_back_an_hour_stops_no_delivery(bench: Bench) -> None:
+    bench.reports(1)
+    bench.peer.on_connect = unavailable
+    bench.courier.step()
+    assert bench.breaker.admit(BATCH) == 0
+    bench.rooms.now -= 3600
+    assert bench.breaker.admit(BATCH) == 1
+
+
+def test_busy_destination_that_answers_a700_for_hours_is_a_destination_out_of_reach(bench: Bench) -> None:
+    bench.reports(*range(1, 6))
+    bench.peer.on_store = lambda _part10: unavailable()
+    for _ in range(100):
+        bench.courier.step()
+        bench.rooms.now += 60
+    assert bench.log.events().count("destination_out_of_reach") == 1
+    assert set(bench.states()) == {JobState.READY}
+    bench.peer.on_store = lambda _part10: None
+    for _ in range(3):
+        bench.courier.step()
+    assert bench.states() == [JobState.DONE] * 5
+    assert len(bench.peer.taken) == 5
+
+
+def test_what_waits_too_long_is_said_once_in_that_time_and_audited(bench: Bench) -> None:
+    late = Lateness(["pacs", "archive"], bench.rooms.stores, DeliverSettings(), ACTOR, bench.log)
+    bench.reports(1, 2)
+    late.look()
+    assert bench.log.events() == []
+    for _ in range(70):
+        bench.rooms.now += 61
+        late.look()
+    assert bench.log.events() == ["deliveries_late"]
+    [(_, line)] = bench.log.lines
+    assert (line["destination"], line["count"]) == ("pacs", 2)
+    [alert] = [entry for entry in bench.rooms.entries() if entry["event"].endswith(" alert")]
+    assert alert["detail"] == {"count": 2, "destination": "pacs", "rule": "deliveries_late"}
+    for _ in range(60):
+        bench.rooms.now += 61
+        late.look()
+    assert bench.log.events() == ["deliveries_late"] * 2

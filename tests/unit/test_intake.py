@@ -34,8 +34,9 @@ from radnode.errors import (
 from radnode.jobs import database as database_module
 from radnode.jobs.database import reading
 from radnode.jobs.index import find_instance
-from radnode.model import StoreRequest
+from radnode.model import JobKind, JobState, Priority, StoreRequest
 from radnode.part10 import read_file_meta
+from radnode.settings import RuleSettings
 from radnode.storage import extents
 
 
@@ -278,3 +279,34 @@ def test_instance_of_the_python_interface_makes_no_job(rooms: Rooms) -> None:
     rooms.intake.receive(request_for(dataset), encoded(dataset), enqueue=False)
     assert (rooms.count("instances"), rooms.count("jobs")) == (1, 0)
     assert rooms.rung == []
+
+
+def test_rules_give_forwards_and_priority_in_the_commit_of_the_image(tmp_path: Path) -> None:
+    rules = [
+        RuleSettings(match={"StudyDescription": "re:.*STAT"}, priority="stat", forward=("pacs", "archive")),
+        RuleSettings(match={"CallingAE": "MODALITY1"}, forward=("pacs",)),
+        RuleSettings(match={"CallingAE": "ANOTHER"}, forward=("never",)),
+    ]
+    rooms = Rooms(tmp_path, rules=rules)
+    urgent = receive(rooms, 1, StudyDescription="CT STAT").instance
+    assert rooms.rung == ["worker", "deliver"]
+    routine = receive(rooms, 2).instance
+    found = [(job.kind, job.subject, job.destination, job.priority) for job in rooms.queue.listing(list(JobState))]
+    assert sorted(found) == sorted(
+        [
+            (JobKind.ANALYSE, urgent, "", Priority.STAT),
+            (JobKind.FORWARD, urgent, "pacs", Priority.STAT),
+            (JobKind.FORWARD, urgent, "archive", Priority.STAT),
+            (JobKind.ANALYSE, routine, "", Priority.ROUTINE),
+            (JobKind.FORWARD, routine, "pacs", Priority.ROUTINE),
+        ]
+    )
+    rooms.close()
+
+
+def test_same_image_again_is_forwarded_once(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path, rules=[RuleSettings(forward=("pacs",))])
+    receive(rooms)
+    assert receive(rooms).known
+    assert [job.kind for job in rooms.queue.listing(list(JobState))] == [JobKind.ANALYSE, JobKind.FORWARD]
+    rooms.close()

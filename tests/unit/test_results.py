@@ -19,6 +19,7 @@ from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, get_instance
 from radnode.model import Analysis
 from radnode.results import Prepared, Report
+from radnode.rules import Decision
 from radnode.storage import extents
 
 ACTOR = Actor(user="test")
@@ -51,7 +52,7 @@ def store(rooms: Rooms, analysis: Analysis = FINDING, number: int = 1, **element
     prepared = prepare(rooms, analysis, number, **elements)
     assert prepared is not None
     with transaction(rooms.engine) as tx:
-        rooms.results.commit(tx, [prepared], ["pacs"], ACTOR)
+        rooms.results.commit(tx, [prepared], Decision(deliver=("pacs",)), ACTOR)
     rooms.now += 1
     return prepared.row.result
 
@@ -158,7 +159,7 @@ def test_result_committed_by_another_meanwhile_is_left_out_and_its_objects_go(ro
     assert late is not None
     result = store(rooms)
     with transaction(rooms.engine) as tx:
-        rooms.results.commit(tx, [late], ["pacs"], ACTOR)
+        rooms.results.commit(tx, [late], Decision(deliver=("pacs",)), ACTOR)
     rooms.results.discard([late])
     assert rooms.count("results") == 1
     assert len(rooms.kept_objects()) == 3
@@ -169,7 +170,7 @@ def test_discard_never_takes_what_the_index_names(rooms: Rooms) -> None:
     prepared = prepare(rooms)
     assert prepared is not None
     with transaction(rooms.engine) as tx:
-        rooms.results.commit(tx, [prepared], [], ACTOR)
+        rooms.results.commit(tx, [prepared], Decision(), ACTOR)
     rooms.results.discard([prepared])
     assert rooms.results.export(prepared.row.result, ACTOR) == b"the report"
 
