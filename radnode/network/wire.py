@@ -94,6 +94,8 @@ class Wire:
         buffer = bytearray()
         while len(buffer) < count:
             self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            # acknowledged at once: a peer that leaves Nagle on (dcmtk, Orthanc) holds back half its answer till then
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             received = self._connection.recv(count - len(buffer))
             if not received:
                 raise ConnectionResetError
