@@ -100,7 +100,7 @@ class CommittingAssociation(DestinationAssociation):
             Tag.ACTION_TYPE_ID: REQUEST,
             Tag.COMMAND_DATA_SET_TYPE: WITH_DATA_SET,
         }
-        status = self._request(Command.N_ACTION, context_id, values, memoryview(write_request(request, syntax)))
+        status = self._request(Command.N_ACTION, context_id, values, [write_request(request, syntax)])
         if status != statuses.SUCCESS:
             raise DestinationUnavailable(f"{self._subject} answered {status:04X} to N-ACTION.")
 
