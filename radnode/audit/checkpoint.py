@@ -134,7 +134,7 @@ class Checkpoint:
         if len(lines) < 4 or lines.pop() or not all(lines):
             raise AuditError("The signed note is not a checkpoint.")
         origin, size, root = lines[0], lines[1], _decode(lines[2])
-        if not re.fullmatch(r"0|[1-9][0-9]{0,17}", size) or len(root) != 32:
+        if not re.fullmatch(r"0|[1-9][0-9]{0,19}", size) or len(root) != 32:
             raise AuditError("The signed note is not a checkpoint.")
         return cls(origin, int(size), root, tuple(lines[3:]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from support.recorder import Recorder
 from support.rooms import Rooms, encoded, request_for, small
 
 from radnode.audit.events import Actor
+from radnode.deliver.breaker import Breaker
 from radnode.deliver.outbox import BATCH, Courier
 from radnode.deliver.promises import SILENT_LINGERS, Promises
 from radnode.errors import DestinationHolds, DestinationRefused, DestinationUnavailable
@@ -22,6 +23,7 @@ from radnode.jobs.queue import JobRow
 from radnode.model import CommitmentReport, CommitmentRequest, FailedReference, JobKind, JobState
 from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report
+from radnode.rules import Decision
 from radnode.settings import DeliverSettings, DestinationSettings
 
 PACS = DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=1, commitment=True)
@@ -52,9 +54,9 @@ class FakePeer:
         self.on_ask: Callable[[CommitmentRequest], None] = lambda _request: None
         self.answer: Callable[[CommitmentRequest], CommitmentReport | None] = lambda _request: None
 
-    def store(self, part10: bytes) -> int:
+    def store_chunks(self, chunks: Iterable[bytes]) -> int:
         self.on_store()
-        self.taken.append(read_file_meta(part10).sop_instance_uid)
+        self.taken.append(read_file_meta(b"".join(chunks)).sop_instance_uid)
         return 0
 
     def ask(self, request: CommitmentRequest) -> None:
@@ -66,7 +68,7 @@ class FakePeer:
         return self.answer(self.requests[-1])
 
     @contextmanager
-    def connect(self, _destination: DestinationSettings) -> Iterator[FakePeer]:
+    def connect(self, _destination: DestinationSettings, _offers: Iterable[tuple[str, str]]) -> Iterator[FakePeer]:
         yield self
 
 
@@ -87,6 +89,8 @@ class Bench:
         return Courier(
             PACS,
             self.rooms.stores,
+            kind=JobKind.DELIVER,
+            breaker=Breaker("pacs", self.rooms.stores, SETTINGS, self.log),
             connect=self.peer.connect,
             settings=SETTINGS,
             actor=ACTOR,
@@ -105,7 +109,7 @@ class Bench:
             prepared = self.rooms.results.prepare(instance, source, FINDING, Report(f"2.25.{number}", part10(number)))
             assert prepared is not None
             with transaction(self.rooms.engine) as tx:
-                self.rooms.results.commit(tx, [prepared], ["pacs"], ACTOR)
+                self.rooms.results.commit(tx, [prepared], Decision(deliver=("pacs",)), ACTOR)
             self.rooms.now += 0.1
 
     def jobs(self) -> list[JobRow]:
