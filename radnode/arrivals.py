@@ -12,12 +12,15 @@ from collections import deque
 from dataclasses import dataclass
 
 from radnode import baton
+from radnode.audit import events
 from radnode.audit.events import AuditRecord
 from radnode.errors import StoreUnavailable
 from radnode.failpoints import reach
 from radnode.jobs.index import InstanceRow, add_instance
+from radnode.jobs.patients import StudyPatients
 from radnode.jobs.writer import Writer
 from radnode.model import JobKind, NewJob
+from radnode.observe import logger
 from radnode.stores import Stores
 
 _WORKED_BY = {JobKind.ANALYSE: "worker", JobKind.DELIVER: "deliver", JobKind.FORWARD: "deliver"}
@@ -38,6 +41,7 @@ class Arrivals:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._writer = Writer(stores.engine)
+        self._patients = StudyPatients()
         self._guard = threading.Lock()
         self._led = False  # whether a thread leads, or was told to
         self._waiting: deque[_Ticket] = deque()
@@ -102,9 +106,11 @@ class Arrivals:
         try:
             self._write(group)
         except StoreUnavailable as error:  # no fault of any arrival, and each would wait for it again
+            self._patients.forget()
             for ticket in group:
                 ticket.outcome = StoreUnavailable(str(error))
         except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to the threads that wait)
+            self._patients.forget()
             if len(group) == 1:
                 group[0].outcome = error
                 return
@@ -115,16 +121,35 @@ class Arrivals:
         with self._writer.transaction() as tx:
             new = [add_instance(tx, ticket.arrival.row) for ticket in group]
             added = [ticket for ticket, is_new in zip(group, new, strict=True) if is_new]
+            mixed = [row for row in (it.arrival.row for it in added) if self._patients.add(tx, row.study, row.patient)]
             wanted: dict[tuple[JobKind, str, int], list[str]] = {}
             for job in [job for ticket in added for job in ticket.arrival.jobs]:
                 wanted.setdefault((job.kind, job.destination, job.priority), []).append(job.subject)
             for (kind, destination, priority), subjects in wanted.items():
                 self._stores.queue.add_all(tx, kind, subjects, destination, priority)
             if added:
-                self._stores.audit.append(tx, [ticket.entry for ticket in added])
+                alerts = [self._stores.audit.compose(_alert(it.arrival)) for it in added if it.arrival.row in mixed]
+                self._stores.audit.append(tx, [*(ticket.entry for ticket in added), *alerts])
             reach("arrival-uncommitted")
+        for row in mixed:
+            about = {"study": row.study, "patient": row.patient, "instance": row.instance, "ae": row.peer}
+            advice = "Find out whose images these are: the study has another patient already."
+            logger().warning("study_of_two_patients", **about, rule="study_of_two_patients", advice=advice)
         for ticket, is_new in zip(group, new, strict=True):
             ticket.outcome = is_new
+
+
+def _alert(arrival: Arrival) -> AuditRecord:
+    """Return the entry that says that a study has got another patient."""
+    row, detail = arrival.row, {"rule": "study_of_two_patients"}
+    return AuditRecord(
+        events.ALERT,
+        arrival.record.actor,
+        patient=row.patient,
+        study=row.study,
+        instance=row.instance,
+        detail=detail,
+    )
 
 
 class _Ticket:

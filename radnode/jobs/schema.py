@@ -31,6 +31,14 @@ instances = Table(
     Column("received", Float, nullable=False),
 )
 
+study_patients = Table(  # see `radnode.jobs.patients`
+    "study_patients",
+    metadata,
+    Column("study", String(32), primary_key=True),
+    Column("patient", String(32), primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 results = Table(
     "results",
     metadata,

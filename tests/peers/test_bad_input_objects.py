@@ -184,6 +184,22 @@ def test_row_21_executable_preamble_is_stored_as_zeros(target: Target, tmp_path:
     assert executable not in part10
 
 
+# --- row 19, second half: the first is among the data sets that are refused
+
+
+def test_row_19_second_patient_in_a_study_is_accepted_and_alerted_once(target: Target) -> None:
+    study, other = generate_uid(), generate_uid()
+    with target.attacked("study_of_two_patients") as told:
+        for patient in ("ONE", "ONE", "TWO", "TWO", "ONE"):
+            assert target.store(instance(StudyInstanceUID=study, PatientID=patient)) == 0x0000
+        assert target.store(instance(StudyInstanceUID=other, PatientID="TWO")) == 0x0000
+    lines = [line for line in told if line["event"] == "study_of_two_patients"]
+    entries = [entry for entry in target.node.trail("alert") if entry["detail"].get("rule") == "study_of_two_patients"]
+    assert len(lines) == len(entries) == 1
+    assert (entries[0]["study"], entries[0]["patient"]) == (lines[0]["study"], lines[0]["patient"])
+    assert entries[0]["actor"]["ae"] == "MODALITY1"
+
+
 # --- row 22
 
 

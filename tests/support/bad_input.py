@@ -12,6 +12,7 @@ import ssl
 import struct
 import subprocess
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -260,11 +261,12 @@ class Target:
 
 def raw_data_set(uid: str, /, **values: bytes) -> bytes:
     """A small CT data set under this UID, explicit VR little endian, with these bytes as values of some elements."""
+    study = b"1.2.3.20.%d" % zlib.crc32(uid.encode())
     named = {
         "SOPClassUID": CT.encode(),
         "SOPInstanceUID": uid.encode(),
-        "StudyInstanceUID": b"1.2.3.20",
-        "SeriesInstanceUID": b"1.2.3.20.1",
+        "StudyInstanceUID": study,
+        "SeriesInstanceUID": study + b".1",
         "PatientName": b"Secret^Name",
         **values,
     }
