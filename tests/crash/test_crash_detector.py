@@ -1,4 +1,6 @@
-"""A detector that hangs, dies, raises, answers NaN, is corrupt or missing: a "failed" report, unharmed neighbours."""
+"""Row 24 of "Bad input and what it gets" (security.md): a detector that hangs, dies, raises, answers NaN, is corrupt or
+missing: a "failed" report, unharmed neighbours.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,7 @@ def push(site: Site, name: str) -> tuple[str, str]:
     return trapped, neighbour
 
 
-def test_hanging_detector_fails_its_image_after_its_tries_and_harms_no_neighbour(site: Site) -> None:
+def test_row_24_hanging_detector_fails_its_image_after_its_tries_and_harms_no_neighbour(site: Site) -> None:
     dead = len(site.dead())
     trapped, neighbour = push(site, "toy-hangs")
     assert site.outcome(trapped) == ("failed", "too_many_attempts")
@@ -89,7 +91,7 @@ def test_hanging_detector_fails_its_image_after_its_tries_and_harms_no_neighbour
     assert {line["exit"] for line in site.node.events("role_died")} == {stuck[0]["exit"]}
 
 
-def test_image_whose_worker_is_killed_at_every_try_is_set_aside_with_a_failed_report(site: Site) -> None:
+def test_row_24_image_whose_worker_is_killed_at_every_try_is_set_aside_with_a_failed_report(site: Site) -> None:
     node = site.node
     film = toys.film("toy-hangs", trapped=True)
     ledger = Ledger(node, [film])
@@ -106,7 +108,7 @@ def test_image_whose_worker_is_killed_at_every_try_is_set_aside_with_a_failed_re
 
 
 @pytest.mark.parametrize(("name", "reason"), [("toy-raises", "model_raised"), ("toy-nan", "model_output_invalid")])
-def test_failing_detector_fails_its_image_after_its_tries_and_the_worker_lives(
+def test_row_24_failing_detector_fails_its_image_after_its_tries_and_the_worker_lives(
     site: Site, name: str, reason: str
 ) -> None:
     worker = wait_for(lambda: site.node.pid("worker"), 20, "the worker runs")
@@ -125,7 +127,7 @@ def test_failing_detector_fails_its_image_after_its_tries_and_the_worker_lives(
         ("toy-missing", "toy-missing", "There is no model"),
     ],
 )
-def test_unusable_model_package_is_audited_and_its_images_are_accepted_and_reported_as_failed(
+def test_row_24_unusable_model_package_is_audited_and_its_images_are_accepted_and_reported_as_failed(
     site: Site, name: str, model: str, reason: str
 ) -> None:
     worker = wait_for(lambda: site.node.pid("worker"), 20, "the worker runs")
@@ -138,7 +140,7 @@ def test_unusable_model_package_is_audited_and_its_images_are_accepted_and_repor
     assert [line for line in site.node.events("model_refused") if line["model"] == model]
 
 
-def test_dead_letter_is_analysed_after_its_model_was_mended_and_the_job_requeued(site: Site) -> None:
+def test_row_24_dead_letter_is_analysed_after_its_model_was_mended_and_the_job_requeued(site: Site) -> None:
     film = toys.film("toy-missing")
     ledger = Ledger(site.node, [film])
     ledger.push(20)
@@ -157,7 +159,7 @@ def test_dead_letter_is_analysed_after_its_model_was_mended_and_the_job_requeued
     wait_for(lambda: site.reports(uid) == 2, 10, "both reports, each under its own UID, are at the PACS")
 
 
-def test_after_all_of_it_the_trail_verifies_and_only_the_failed_images_are_dead_letters(site: Site) -> None:
+def test_row_24_after_all_of_it_the_trail_verifies_and_only_the_failed_images_are_dead_letters(site: Site) -> None:
     node = site.node
     wait_for(lambda: node.left()["audit rows not in the trail"] == 0, 20, "the trail is up to date")
     verified = node.run("audit", "verify")
