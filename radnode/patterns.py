@@ -13,7 +13,9 @@ MAX_REPEATS = 4  # unbounded ones in one expression
 PREFIX = "re:"
 
 # One token of an expression: an escape, a class, a group's end or any character, with the quantifier that follows it.
-_TOKEN = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\)|[^\\])([*+]|\{\d*,\d*\})?", re.DOTALL)
+_TOKEN = re.compile(
+    r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\)|[^\\])([*+]|\{\d*,\d*\}|(?<=\))\{(?:[5-9]|\d{2,})\})?", re.DOTALL
+)
 
 
 def compiled(choice: str) -> re.Pattern[str]:

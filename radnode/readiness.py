@@ -49,14 +49,12 @@ def ready_at(sight: Sight, announced: int | None, settings: CompletionSettings) 
     return min(sight.last + settings.quiet_seconds, sight.first + settings.force_seconds)
 
 
-def announcement(NumberOfSeriesRelatedInstances: str, ImagesInAcquisition: str) -> int | None:
-    """Return how many images a header says that the series has, None when it does not say.
+def announcement(NumberOfSeriesRelatedInstances: str) -> int | None:
+    """Return how many images a header says that the series has, None when it does not say; 1 stands in every slice.
 
-    An acquisition may be a part of a series, or several series be made of it; devices write 1 into every slice. So a
-    number below 2 is none, and the number of the series is preferred.
+    Images in Acquisition (0020,1002) is not asked: a series may have several acquisitions, and half of it is no series.
     """
-    for text in (NumberOfSeriesRelatedInstances, ImagesInAcquisition):
-        digits = text.strip()
-        if digits.isascii() and digits.isdigit() and 2 <= int(digits[:10]) < 1_000_000:
-            return int(digits[:10])
+    digits = NumberOfSeriesRelatedInstances.strip()
+    if digits.isascii() and digits.isdigit() and 2 <= int(digits[:10]) < 1_000_000:
+        return int(digits[:10])
     return None

@@ -262,17 +262,16 @@ def deliver(node: Node, stop: threading.Event) -> None:
     from radnode.deliver.lateness import Lateness  # noqa: PLC0415
     from radnode.deliver.outbox import Courier  # noqa: PLC0415
 
-    breakers = {
-        name: Breaker(name, node.stores, node.settings.deliver, logger().bind(destination=name))
-        for name in (destination.name for destination in node.settings.destinations)
-    }
-    lateness = Lateness(list(breakers), node.stores, node.settings.deliver, node.actor(), logger())
+    names = [destination.name for destination in node.settings.destinations]
+    lateness = Lateness(names, node.stores, node.settings.deliver, node.actor(), logger())
     couriers = [
         Courier(
             destination,
             node.stores,
             kind=kind,
-            breaker=breakers[destination.name],
+            breaker=Breaker(
+                destination.name, kind, node.stores, node.settings.deliver, logger().bind(destination=destination.name)
+            ),
             connect=node.connect,
             settings=node.settings.deliver,
             actor=node.actor(),
@@ -294,7 +293,7 @@ def deliver(node: Node, stop: threading.Event) -> None:
     for thread in threads:
         thread.start()
     with Sleeper(node.settings.data_dir / "run", "deliver") as sleeper:
-        logger().info("ready", count=len(breakers))
+        logger().info("ready", count=len(names))
         while not stop.is_set():
             try:
                 lateness.look()

@@ -1,8 +1,8 @@
-"""The circuit breaker of one destination, shared by its couriers.
+"""The circuit breaker of one courier: one destination and kind of job.
 
 closed      deliveries go out
 open        several associations in a row came to nothing: nothing is tried until the pause is over
-half open   then one courier tries one delivery; it closes the breaker, or opens it for a longer pause
+half open   then one delivery is tried; it closes the breaker, or opens it for a longer pause
 
 One line of the log for each change, and a row of the database for `radnode check`. What waits is not touched while the
 breaker is open, whatever its number, and all of it is due when it closes.
@@ -16,6 +16,7 @@ from typing import Any
 from radnode.deliver.patience import pause
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.destinations import mark_back, mark_out_of_reach, out_of_reach
+from radnode.model import JobKind
 from radnode.settings import DeliverSettings
 from radnode.stores import Stores
 
@@ -26,14 +27,15 @@ class Breaker:
     A node that is started again knows what was out of reach, and tries it at once.
     """
 
-    def __init__(self, destination: str, stores: Stores, settings: DeliverSettings, log: Any) -> None:
+    def __init__(self, destination: str, kind: JobKind, stores: Stores, settings: DeliverSettings, log: Any) -> None:
         self._destination = destination
+        self._kind = kind
         self._stores = stores
         self._settings = settings
         self._log = log
         self._guard = threading.Lock()
         with reading(stores.engine) as tx:
-            self._since = found.since if (found := out_of_reach(tx).get(destination)) else None
+            self._since = found.since if (found := out_of_reach(tx, kind).get(destination)) else None
         self._failures = 0 if self._since is None else settings.breaker_failures
         self._until = 0.0  # epoch seconds: nothing is tried before
         self._probing = False
@@ -66,11 +68,13 @@ class Breaker:
         with self._guard:
             self._probing = False
             self._failures = 0
-            since, self._since = self._since, None
+            since = self._since
         if since is not None:
             now = self._stores.clock()
             with transaction(self._stores.engine) as tx:
-                mark_back(tx, self._destination, now)
+                mark_back(tx, self._destination, self._kind, now)
+            with self._guard:
+                self._since = None  # not before: where the database failed, it is said after the next delivery
             self._log.info("destination_back", seconds=round(now - since, 1))
 
     def failed(self, error: Exception) -> float:
@@ -88,7 +92,7 @@ class Breaker:
             since = self._since or now
         if is_open:
             with transaction(self._stores.engine) as tx:
-                mark_out_of_reach(tx, self._destination, since, str(error))
+                mark_out_of_reach(tx, self._destination, self._kind, since, str(error))
         if opens:
             self._log.warning(
                 "destination_out_of_reach", count=self._failures, error=type(error).__name__, message=str(error)

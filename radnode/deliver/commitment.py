@@ -95,7 +95,7 @@ class Reporter:
                         self._tell(channel, waiting[0], go_on)
                         waiting.pop(0)
         except RadnodeError as error:
-            self._postpone(waiting, error)
+            self._postpone(waiting[1:] + waiting[:1], error)  # whoever met the error goes behind the others
         return len(leases)
 
     def _idle_seconds(self) -> float:
@@ -136,9 +136,10 @@ class Reporter:
         attempt = min(lease.attempt for lease in leases)
         seconds = 0.0 if moved_on else pause(self._settings, attempt)
         with transaction(self._stores.engine) as tx:
-            for lease in leases:
+            for place, lease in enumerate(leases):
                 with contextlib.suppress(StaleLease):  # another has it
-                    self._stores.queue.postpone(tx, lease, seconds, str(error), counted=not moved_on)
+                    delay = seconds + place / 1000
+                    self._stores.queue.postpone(tx, lease, delay, str(error), counted=not moved_on)
         if moved_on:
             self._stores.wake("deliver")
         else:

@@ -43,6 +43,7 @@ from radnode.stores import Stores
 
 BATCH = 32  # objects an association
 IDLE_SECONDS = 5.0
+LEASE_SECONDS = 86_400.0  # a batch of the largest objects over a slow line; the leases of dead processes are given back
 PAUSE_SECONDS = 1.0  # after trouble of this node's own
 SETTLE_SECONDS = 0.25  # how long an answer may wait for others before it is committed
 
@@ -140,8 +141,7 @@ class Courier:
         allowed = self._breaker.admit(BATCH)
         if not allowed:
             return 0
-        term = BATCH * self._settings.timeout_seconds + 60
-        leases = self._stores.queue.lease(self._kind, self._owner, term, allowed, self._destination.name)
+        leases = self._stores.queue.lease(self._kind, self._owner, LEASE_SECONDS, allowed, self._destination.name)
         if not leases:
             self._breaker.abstained()
             return 0
@@ -170,8 +170,11 @@ class Courier:
         self._settle(answers)
         seconds = self._judge(error, taken=bool(taken))
         if error is not None:
-            # Whoever met the error goes behind the others: what makes a destination abort must not block it for ever.
-            self._postpone(waiting[1:] + waiting[:1] if sending else waiting, error, seconds)
+            met = waiting[:1] if sending else []
+            self._postpone(waiting[len(met) :], error, seconds)
+            # Whoever met the error comes after the others, whatever its priority: what makes a destination abort must
+            # not block it, and the next probe finds others first.
+            self._postpone(met, error, (seconds or 0.0) + self._own_pause(met))
             self._postpone([parcel.lease for parcel in asking], error, seconds)
         return len(leases)
 
@@ -279,13 +282,17 @@ class Courier:
             return
         attempt = min(lease.attempt for lease in leases)
         if seconds is None:
-            seconds = pause(self._settings, attempt)
+            seconds = self._own_pause(leases)
         with transaction(self._stores.engine) as tx:
             for place, lease in enumerate(leases):
                 with contextlib.suppress(StaleLease):  # another courier has it
                     self._stores.queue.postpone(tx, lease, seconds + place / 1000, str(error))
         event = "destination_unavailable" if isinstance(error, DeliveryError) else "delivery_stalled"
         self._log.warning(event, count=len(leases), attempt=attempt, error=type(error).__name__, message=str(error))
+
+    def _own_pause(self, leases: list[Lease]) -> float:
+        """Return the pause after as many attempts as the least tried of these had."""
+        return pause(self._settings, min((lease.attempt for lease in leases), default=1))
 
 
 def _named(subject: Subject | None) -> dict[str, str]:

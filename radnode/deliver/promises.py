@@ -29,6 +29,7 @@ from radnode.jobs.sendings import (
     drop_sending,
     find_sending,
     name_transaction,
+    sendings_at,
     sendings_of,
 )
 from radnode.model import CommitmentReport, CommitmentRequest, JobKind, Lease, Reference
@@ -99,7 +100,8 @@ class Promises:
         try:
             peer.ask(request)
         except DeliveryError as error:
-            self._give_back(leases, self._pause(min(lease.attempt for lease in leases)), str(error))
+            # as long as can be: who cannot be asked must not keep others from being sent
+            self._give_back(leases, self._settings.retry_max_seconds, str(error))
             self._log.warning("commitment_not_asked", count=len(leases), message=str(error))
             return
         again = self._count(leases)
@@ -113,8 +115,9 @@ class Promises:
     def reported(self, report: CommitmentReport) -> int:
         """Take what the destination says of a transaction; return how many deliveries that decided.
 
-        All of it is one commit. Instances of which nobody waits to hear are passed over: answered before, or asked for
-        again in a later transaction.
+        All of it is one commit. Instances of which nobody waits to hear are passed over. A transaction that another has
+        followed, because its answer took longer than `deliver.commitment_seconds`, still counts for what is committed:
+        else a destination that is slow would be sent the same for ever.
         """
         names = self._stores.pseudonyms
         committed = {names.instance(item.SOPInstanceUID) for item in report.committed}
@@ -122,7 +125,8 @@ class Promises:
         with transaction(self._stores.engine) as tx:
             asked = names.transaction(self._destination.ae_title, report.TransactionUID)
             rows = sendings_of(tx, self._destination.name, asked)
-            kept = [row for row in rows if row.instance in committed and row.instance not in failed]
+            about = rows or sendings_at(tx, self._destination.name, committed)
+            kept = [row for row in about if row.instance in committed and row.instance not in failed]
             lost = [row for row in rows if row.instance in failed]
             for row in kept:
                 self._keep(tx, row)

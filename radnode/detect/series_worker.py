@@ -37,7 +37,7 @@ from radnode.settings import DetectSettings
 from radnode.stores import Stores
 
 GRACE_SECONDS = 60.0  # of a lease, beyond what the work on the series may take
-_COUNTS = ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition")
+_COUNT = "NumberOfSeriesRelatedInstances"
 
 # The headers of the analysed images (the first one whole), the analysis, when the last image came (epoch seconds), the
 # header of the report before this one.
@@ -61,8 +61,7 @@ class SeriesTouch:
 
     def touch(self, tx: Connection, instance: InstanceRow, header: Dataset) -> None:
         """Say, in the commit that ends the job of an image, that such a detector wants its series."""
-        counts = elements(header, _COUNTS)
-        self._completion.touch(tx, instance, announcement(*(counts[keyword] for keyword in _COUNTS)))
+        self._completion.touch(tx, instance, announcement(elements(header, (_COUNT,))[_COUNT]))
 
 
 @dataclass(slots=True)

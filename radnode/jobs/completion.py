@@ -16,7 +16,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, and_, bindparam, case, func, literal, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Insert,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy import insert as insert_rows
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ColumnElement
@@ -24,8 +38,8 @@ from sqlalchemy.sql import ColumnElement
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow
 from radnode.jobs.queue import Queue
-from radnode.jobs.schema import instances, series, series_images
-from radnode.model import JobKind, JobState
+from radnode.jobs.schema import instances, jobs, series, series_images
+from radnode.model import JobKind, JobState, Priority
 from radnode.readiness import Sight, look, ready_at
 from radnode.settings import CompletionSettings
 
@@ -180,13 +194,22 @@ class Completion:
                 _of(name, study), instances.c.instance.not_in(select(series_images.c.instance))
             )
             tx.execute(insert_rows(series_images).from_select(list(series_images.c.keys()), chosen))
-            self._queue.add(tx, JobKind.SERIES, subject_of(name, generation))
+            urgency = int(tx.scalar(_urgency(name, study, generation)) or Priority.ROUTINE)
+            self._queue.add(tx, JobKind.SERIES, subject_of(name, generation), priority=urgency)
         return Completed(name, study, generation, count.kept)
 
     def _busy(self, tx: Connection, name: str, generation: int) -> bool:
         """Say whether the last job of a series is still to be done or being done."""
         rows = self._queue.of_subject(tx, JobKind.SERIES, subject_of(name, generation))
         return any(row.state in (JobState.READY, JobState.LEASED) for row in rows)
+
+
+def _urgency(name: str, study: str, generation: int) -> Select[Any]:
+    """Ask for the highest priority that an image of a generation had."""
+    this = (series_images.c.series == name, series_images.c.study == study, series_images.c.generation == generation)
+    images = select(series_images.c.instance).where(*this)
+    analyses = (jobs.c.kind == JobKind.ANALYSE, jobs.c.subject.in_(images), jobs.c.destination == "")
+    return select(func.max(jobs.c.priority)).where(*analyses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Connection, Float, MetaData, String, Table, delete, func, select, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    MetaData,
+    String,
+    Table,
+    delete,
+    exists,
+    func,
+    not_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from radnode.jobs.schema import jobs
+from radnode.jobs.schema import jobs, sendings
 from radnode.model import JobKind, JobState
 
 metadata = MetaData()
@@ -18,6 +32,7 @@ _out_of_reach = Table(
     "destinations_out_of_reach",
     metadata,
     Column("destination", String(32), primary_key=True),
+    Column("kind", String(8), primary_key=True),  # of what it does not take: it may take reports and hang on images
     Column("since", Float, nullable=False),
     Column("error", String(200), nullable=False),
 )
@@ -33,23 +48,28 @@ class OutOfReach:
     error: str
 
 
-def mark_out_of_reach(tx: Connection, destination: str, since: float, error: str) -> None:
+def mark_out_of_reach(tx: Connection, destination: str, kind: JobKind, since: float, error: str) -> None:
     """Say that a destination cannot be reached; a second time changes the reason."""
-    row = {"destination": destination, "since": since, "error": error[:200]}
+    row = {"destination": destination, "kind": kind, "since": since, "error": error[:200]}
     statement = upsert(_out_of_reach).values(row)
-    tx.execute(statement.on_conflict_do_update(index_elements=["destination"], set_={"error": row["error"]}))
+    tx.execute(statement.on_conflict_do_update(index_elements=["destination", "kind"], set_={"error": row["error"]}))
 
 
-def mark_back(tx: Connection, destination: str, now: float) -> None:
-    """Say that a destination is back: whatever was put off for it is due now."""
-    tx.execute(delete(_out_of_reach).where(_out_of_reach.c.destination == destination))
-    waiting = (_READY, jobs.c.kind.in_(OUTGOING), jobs.c.destination == destination, jobs.c.due > now)
+def mark_back(tx: Connection, destination: str, kind: JobKind, now: float) -> None:
+    """Say that a destination is back: what was put off for it is due now, save what it was asked to commit."""
+    tx.execute(delete(_out_of_reach).where(_out_of_reach.c.destination == destination, _out_of_reach.c.kind == kind))
+    this = (sendings.c.kind == jobs.c.kind, sendings.c.subject == jobs.c.subject, sendings.c.destination == destination)
+    asked = exists().where(*this, sendings.c.asked.is_not(None))
+    waiting = (_READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due > now, not_(asked))
     tx.execute(update(jobs).where(*waiting).values(due=now, updated=now))
 
 
-def out_of_reach(tx: Connection) -> dict[str, OutOfReach]:
-    """Return the destinations that cannot be reached."""
-    return {row.destination: OutOfReach(row.since, row.error) for row in tx.execute(select(_out_of_reach))}
+def out_of_reach(tx: Connection, *kinds: JobKind) -> dict[str, OutOfReach]:
+    """Return the destinations that cannot be reached with these kinds of jobs, each since the first of them."""
+    query = (
+        select(_out_of_reach).where(_out_of_reach.c.kind.in_(kinds or OUTGOING)).order_by(_out_of_reach.c.since.desc())
+    )
+    return {row.destination: OutOfReach(row.since, row.error) for row in tx.execute(query)}
 
 
 def waiting(tx: Connection, destination: str) -> tuple[int, float | None]:

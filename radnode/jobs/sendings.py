@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
@@ -46,6 +46,12 @@ def find_sending(tx: Connection, kind: JobKind, subject: str, destination: str) 
 def sendings_of(tx: Connection, destination: str, transaction_id: str) -> list[SendingRow]:
     """Return what a destination was asked for last in this transaction."""
     asked = and_(sendings.c.destination == destination, sendings.c.transaction_id == transaction_id)
+    return [_row(row) for row in tx.execute(select(sendings).where(asked))]
+
+
+def sendings_at(tx: Connection, destination: str, instances: Collection[str]) -> list[SendingRow]:
+    """Return what of these SOP instances (pseudonyms) a destination was asked for, in whichever transaction."""
+    asked = and_(sendings.c.destination == destination, sendings.c.asks > 0, sendings.c.instance.in_(instances))
     return [_row(row) for row in tx.execute(select(sendings).where(asked))]
 
 

@@ -51,7 +51,10 @@ class Wire:
         Raises:
             OSError: no connection, no handshake, or no end of either within `timeout_seconds`.
         """
-        connection = socket.create_connection((host, port), timeout_seconds)
+        try:
+            connection = socket.create_connection((host, port), timeout_seconds)
+        except UnicodeError as error:
+            raise OSError("the host has a name that is none") from error
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:

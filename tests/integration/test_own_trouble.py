@@ -149,7 +149,9 @@ def courier(node: Node, store: Callable[[bytes], object]) -> Courier:
         node.settings.destinations[0],
         node.stores,
         kind=JobKind.DELIVER,
-        breaker=Breaker(node.settings.destinations[0].name, node.stores, node.settings.deliver, logger()),
+        breaker=Breaker(
+            node.settings.destinations[0].name, JobKind.DELIVER, node.stores, node.settings.deliver, logger()
+        ),
         connect=lambda *_: contextlib.nullcontext(Peer()),
         settings=node.settings.deliver,
         actor=node.actor(),

@@ -63,7 +63,7 @@ DEADLINES = {
 
 ECHO_MILLISECONDS = 100.0
 MEMORY_SLACK = 16 * 2**20  # bytes; what an allocator keeps of threads that have ended
-DATABASE_DESCRIPTORS = 16  # a pool of connections to the database fills as they are needed, and stays
+DATABASE_DESCRIPTORS = 18  # a pool of connections to the database fills as they are needed, and stays
 SETTLE_SECONDS = 8.0  # a refused peer is listened to for a second more, and 500 handshakes take their time
 _IDENTIFYING = re.compile(rb"DOE|JANE|Secret|SECRET|\d+(\.\d+){4,}")  # of the objects that these tests send; a UID
 ECHO = {

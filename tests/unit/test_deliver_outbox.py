@@ -79,7 +79,7 @@ class Bench:
         self.rooms = Rooms(folder)
         self.peer = FakePeer()
         self.log = Recorder()
-        self.breaker = Breaker("pacs", self.rooms.stores, DeliverSettings(), self.log)
+        self.breaker = Breaker("pacs", JobKind.DELIVER, self.rooms.stores, DeliverSettings(), self.log)
         self.courier = self.make(JobKind.DELIVER)
 
     def make(self, kind: JobKind) -> Courier:
@@ -95,7 +95,7 @@ class Bench:
             log=self.log,
         )
 
-    def reports(self, *numbers: int) -> None:
+    def reports(self, *numbers: int, priority: Priority = Priority.ROUTINE) -> None:
         """Store results whose reports are b"report <number>"."""
         for number in numbers:
             dataset = small(number)
@@ -107,7 +107,7 @@ class Bench:
             prepared = self.rooms.results.prepare(instance, source, FINDING, report)
             assert prepared is not None
             with transaction(self.rooms.engine) as tx:
-                self.rooms.results.commit(tx, [prepared], Decision(deliver=("pacs",)), ACTOR)
+                self.rooms.results.commit(tx, [prepared], Decision(deliver=("pacs",), priority=priority), ACTOR)
             self.rooms.now += 0.1
 
     def jobs(self) -> list[JobRow]:
@@ -184,6 +184,22 @@ def test_report_that_makes_the_destination_abort_does_not_block_the_others(bench
         bench.courier.step()
         bench.rooms.now += 100
     assert bench.states() == [JobState.READY] + [JobState.DONE] * 3
+
+
+def test_urgent_report_that_makes_the_destination_abort_does_not_block_the_others(bench: Bench) -> None:
+    bench.reports(1, 2, 3)
+    bench.reports(4, priority=Priority.STAT)
+
+    def abort(part10: bytes) -> None:
+        if part10.endswith(b"report 4"):
+            unavailable()
+
+    bench.peer.on_store = abort
+    for _ in range(3):
+        bench.courier.step()
+        bench.rooms.now += 3
+    assert len(bench.peer.taken) == 3
+    assert bench.states() == [JobState.DONE] * 3 + [JobState.READY]
 
 
 def test_refused_report_is_a_dead_letter_audited_and_the_next_goes_on(bench: Bench) -> None:
@@ -381,7 +397,7 @@ def test_node_that_starts_again_knows_who_is_out_of_reach_and_tries_at_once(benc
     for _ in range(3):
         bench.courier.step()
         bench.rooms.now += 31
-    again = Breaker("pacs", bench.rooms.stores, DeliverSettings(), bench.log)
+    again = Breaker("pacs", JobKind.DELIVER, bench.rooms.stores, DeliverSettings(), bench.log)
     assert (again.pause(), again.admit(BATCH)) == (0.0, 1)
     again.worked()
     assert bench.log.events().count("destination_back") == 1

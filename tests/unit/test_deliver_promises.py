@@ -90,7 +90,7 @@ class Bench:
             PACS,
             self.rooms.stores,
             kind=JobKind.DELIVER,
-            breaker=Breaker("pacs", self.rooms.stores, SETTINGS, self.log),
+            breaker=Breaker("pacs", JobKind.DELIVER, self.rooms.stores, SETTINGS, self.log),
             connect=self.peer.connect,
             settings=SETTINGS,
             actor=ACTOR,
@@ -192,9 +192,13 @@ def test_unanswered_request_is_asked_again_and_then_the_report_is_sent_again(ben
     assert bench.peer.lingered == [1.0, SETTINGS.timeout_seconds, 1.0]
     assert len({request.TransactionUID for request in bench.peer.requests}) == 3
     assert bench.states() == ["sent"]
-    assert bench.listener.reported(committed(bench.peer.requests[0])) == 0  # of a transaction that was superseded
-    assert bench.listener.reported(committed(bench.peer.requests[2])) == 1
+    first = bench.peer.requests[0]
+    reference = first.references[0]
+    failed = CommitmentReport(first.TransactionUID, (), (FailedReference(reference, 0x0112),))
+    assert bench.listener.reported(failed) == 0  # of a transaction that was superseded: it was sent again since
+    assert bench.listener.reported(committed(first)) == 1  # a slow destination that has it, has it
     assert bench.states() == ["delivered"]
+    assert bench.listener.reported(committed(bench.peer.requests[2])) == 0
 
 
 def test_answer_matches_after_a_restart(bench: Bench) -> None:
