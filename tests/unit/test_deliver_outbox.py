@@ -27,7 +27,7 @@ from radnode.jobs.database import reading, transaction
 from radnode.jobs.destinations import out_of_reach
 from radnode.jobs.index import get_instance
 from radnode.jobs.queue import JobRow
-from radnode.model import JobKind, JobState, StoreRequest
+from radnode.model import JobKind, JobState, Priority, StoreRequest
 from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report
 from radnode.rules import Decision, Rules
