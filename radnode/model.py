@@ -265,7 +265,11 @@ class Refusal:
 
 
 class JobKind(enum.StrEnum):
-    """What a job asks for: analyse an instance, deliver the report of a result, forward an instance as it came."""
+    """What a job asks for.
+
+    Analyse an instance, or a complete series; deliver the report of a result; forward an instance as it came; tell a
+    peer what became of the instances that it asked to be committed.
+    """
 
     ANALYSE = "analyse"
     SERIES = "series"
