@@ -117,7 +117,7 @@ jobs = Table(
     metadata,
     Column("job", Integer, primary_key=True, autoincrement=True),
     Column("kind", String(8), nullable=False),
-    # analyse: instance; series: series.generation; deliver: result; commit: commitment
+    # analyse, forward: instance; series: series.generation; deliver: result; commit: commitment
     Column("subject", String(48), nullable=False),
     Column("destination", String(32), nullable=False, server_default=""),
     Column("state", String(8), nullable=False),

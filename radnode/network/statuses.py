@@ -69,7 +69,7 @@ def of_commitment(error: RadnodeError) -> int:
 def classify(status: int) -> tuple[Verdict, str]:
     """Return the verdict on a status and its meaning in the standard's words.
 
-    A failure that neither part knows is tried again: the outbox has patience without end, and a lost report nobody mends.
+    A failure that neither part knows is tried again: the outbox has patience without end, a lost report nobody mends.
     """
     if status in _GENERAL:
         return _GENERAL[status]
