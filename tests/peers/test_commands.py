@@ -125,10 +125,10 @@ def test_rule_on_what_is_no_data_element_exits_3_before_anything_is_received(nod
     config.write_text(text.replace("match = {} ", 'match = { Modalty = "CR" } '))
     told = radnode("serve", "-c", config)
     assert (told.returncode, told.stdout) == (3, "")
-    assert told.stderr == "radnode: A rule matches 'Modalty', which is not the keyword of a Data Element.\n"
+    assert told.stderr == "radnode: Rule 1 cannot match 'Modalty': it is not the keyword of a Data Element.\n"
     checked = radnode("check", "-c", config)
     assert checked.returncode == 1
-    assert "BAD  rules: A rule matches 'Modalty', which is not the keyword of a Data Element." in checked.stdout
+    assert "BAD  rules: Rule 1 cannot match 'Modalty': it is not the keyword of a Data Element." in checked.stdout
 
 
 def test_init_overwrites_nothing(node: NodeProcess) -> None:
