@@ -121,17 +121,18 @@ class Arrivals:
         with self._writer.transaction() as tx:
             new = [add_instance(tx, ticket.arrival.row) for ticket in group]
             added = [ticket for ticket, is_new in zip(group, new, strict=True) if is_new]
-            mixed = [row for row in (it.arrival.row for it in added) if self._patients.add(tx, row.study, row.patient)]
+            arrived = [ticket.arrival for ticket in added]
+            mixed = [it for it in arrived if self._patients.add(tx, it.row.study, it.row.patient)]
             wanted: dict[tuple[JobKind, str, int], list[str]] = {}
-            for job in [job for ticket in added for job in ticket.arrival.jobs]:
+            for job in [job for arrival in arrived for job in arrival.jobs]:
                 wanted.setdefault((job.kind, job.destination, job.priority), []).append(job.subject)
             for (kind, destination, priority), subjects in wanted.items():
                 self._stores.queue.add_all(tx, kind, subjects, destination, priority)
             if added:
-                alerts = [self._stores.audit.compose(_alert(it.arrival)) for it in added if it.arrival.row in mixed]
+                alerts = [self._stores.audit.compose(_alert(arrival)) for arrival in mixed]
                 self._stores.audit.append(tx, [*(ticket.entry for ticket in added), *alerts])
             reach("arrival-uncommitted")
-        for row in mixed:
+        for row in (arrival.row for arrival in mixed):
             about = {"study": row.study, "patient": row.patient, "instance": row.instance, "ae": row.peer}
             advice = "Find out whose images these are: the study has another patient already."
             logger().warning("study_of_two_patients", **about, rule="study_of_two_patients", advice=advice)

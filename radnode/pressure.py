@@ -101,8 +101,6 @@ class Pressure:
             changed = hold(tx, what, self._stores.clock()) if refusing else let_go(tx, what)
             if changed:
                 self._stores.audit.record(tx, AuditRecord(events.ALERT, self._actor, detail=detail))
-        if changed:
-            self._stores.wake("sequencer")
         return changed
 
     def _say(self, what: Hold, sight: _Sight, *, refusing: bool) -> None:

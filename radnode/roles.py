@@ -221,21 +221,18 @@ def worker(node: Node, stop: threading.Event) -> None:
         if loaded is not None:
             logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
     this = owner("worker")
-    stores, parts = (
-        node.stores,
-        _Parts(
-            results=node.results,
-            rules=node.rules,
-            analyser=analyser,
-            settings=node.settings.detect,
-            actor=node.actor(),
-            owner=this,
-            log=logger(),
-        ),
+    parts = _Parts(
+        results=node.results,
+        rules=node.rules,
+        analyser=analyser,
+        settings=node.settings.detect,
+        actor=node.actor(),
+        owner=this,
+        log=logger(),
     )
-    work = Worker(stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
+    work = Worker(node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
     series = SeriesWorker(
-        stores, compose=node.compose_series, completion=node.completion, stopping=stop.is_set, **parts
+        node.stores, compose=node.compose_series, completion=node.completion, stopping=stop.is_set, **parts
     )
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")

@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 from radnode.audit.events import Actor
 from radnode.commitments import Commitments, Judgement
 from radnode.deliver.patience import pause
+from radnode.deliver.rounds import Rounds
 from radnode.errors import DeliveryError, PeerMovedOn, RadnodeError, StaleLease
 from radnode.jobs.database import transaction
 from radnode.model import CommitmentReport, JobKind, Lease
@@ -26,7 +28,6 @@ from radnode.stores import Stores
 BATCH = 8
 LEASE_SECONDS = 600.0  # to read what the requests name; what a process held that died is given back at once
 IDLE_SECONDS = 5.0
-PAUSE_SECONDS = 1.0  # after trouble of this node's own
 
 
 class Channel(Protocol):
@@ -60,28 +61,16 @@ class Reporter:
         self._actor = actor
         self._owner = owner
         self._log = log.bind(ae=peer)
-        self._bell = threading.Event()
+        self._rounds = Rounds(stores.queue, owner, self._log, "commitment_stalled")
         self._judged: dict[str, Judgement] = {}  # of requests whose peer could not be told yet; at most a batch
 
     def ring(self) -> None:
         """Say that there may be work."""
-        self._bell.set()
+        self._rounds.ring()
 
     def run(self, connect: Connect, stop: threading.Event) -> None:
         """Call the peer whenever there is something to tell it, until `stop` is set."""
-        interrupted = False  # whether a step failed midway and its leases are still to be given back
-        while not stop.is_set():
-            self._bell.clear()
-            try:
-                if interrupted:
-                    self._stores.queue.release(self._owner, counted=False)
-                    interrupted = False
-                rest = 0.0 if self.step(connect) else self._idle_seconds()
-            except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
-                self._log.error("commitment_stalled", error=type(error).__name__, message=str(error))
-                interrupted = True
-                rest = PAUSE_SECONDS
-            self._bell.wait(rest)
+        self._rounds.go(partial(self.step, connect), self._idle_seconds, stop)
 
     def step(self, connect: Connect, go_on: Callable[[], bool] = lambda: True) -> int:
         """Answer a batch of requests that are due, for as long as `go_on` says; return how many there were."""

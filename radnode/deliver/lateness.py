@@ -50,5 +50,4 @@ class Lateness:
             with transaction(self._stores.engine) as tx:
                 self._stores.audit.record(tx, AuditRecord(events.ALERT, self._actor, detail=detail))
             self._log.warning("deliveries_late", destination=destination, count=count, seconds=round(now - oldest))
-            self._stores.wake("sequencer")
             self._said[destination] = now

@@ -24,6 +24,7 @@ from radnode.deliver.breaker import Breaker
 from radnode.deliver.cargo import WORDS, Subject, opened, subject_of
 from radnode.deliver.patience import pause
 from radnode.deliver.promises import CommittingPeer, Promises
+from radnode.deliver.rounds import Rounds
 from radnode.errors import (
     DeliveryError,
     DestinationHolds,
@@ -44,7 +45,6 @@ from radnode.stores import Stores
 BATCH = 32  # objects an association
 IDLE_SECONDS = 5.0
 LEASE_SECONDS = 86_400.0  # a batch of the largest objects over a slow line; the leases of dead processes are given back
-PAUSE_SECONDS = 1.0  # after trouble of this node's own
 SETTLE_SECONDS = 0.25  # how long an answer may wait for others before it is committed
 
 Offers = Iterable[tuple[str, str]]
@@ -112,29 +112,24 @@ class Courier:
         self._actor = actor
         self._owner = owner
         self._log = log.bind(destination=destination.name)
-        self._bell = threading.Event()
+        self._rounds = Rounds(stores.queue, owner, self._log, "delivery_stalled")
         self._promises = promises
 
     def ring(self) -> None:
         """Say that there may be work."""
-        self._bell.set()
+        self._rounds.ring()
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set."""
-        interrupted = False  # whether a step failed midway and its leases are still to be given back
-        while not stop.is_set():
-            self._bell.clear()
-            try:
-                if interrupted:
-                    self._stores.queue.release(self._owner, counted=False)
-                    interrupted = False
-                rest = 0.0 if self.step() else self._idle_seconds()
-            except RadnodeError as error:  # this node's own trouble (database, disk): wait and go on
-                self._log.error("delivery_stalled", error=type(error).__name__, message=str(error))
-                interrupted = True
-                self._breaker.abstained()
-                rest = PAUSE_SECONDS
-            self._bell.wait(rest)
+        self._rounds.go(self._guarded_step, self._idle_seconds, stop)
+
+    def _guarded_step(self) -> int:
+        """Take a step; where it fails, the breaker has learnt nothing."""
+        try:
+            return self.step()
+        except RadnodeError:
+            self._breaker.abstained()
+            raise
 
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""

@@ -184,7 +184,7 @@ def test_courier_outlives_a_database_that_cannot_be_read_and_gives_its_leases_ba
         return due(*arguments)
 
     monkeypatch.setattr(node.queue, "next_due", next_due)
-    monkeypatch.setattr("radnode.deliver.outbox.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("radnode.deliver.rounds.PAUSE_SECONDS", 0.01)
     unreadable = iter([StoreUnavailable("locked")])
     get_result = Courier._deliver
 
