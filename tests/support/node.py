@@ -52,12 +52,12 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Return the first true value of `condition`; fail after `seconds`."""
+    """Return the first true value of `condition`; fail after `seconds`. What takes long to ask is asked less often."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while (began := time.monotonic()) < deadline:
         if value := condition():
             return value
-        time.sleep(0.1)
+        time.sleep(max(0.1, time.monotonic() - began))
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
