@@ -57,7 +57,7 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     while (began := time.monotonic()) < deadline:
         if value := condition():
             return value
-        time.sleep(max(0.1, time.monotonic() - began))
+        time.sleep(min(max(0.1, time.monotonic() - began), 1.0))
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
