@@ -148,8 +148,8 @@ ODD_TEXT = {
 def test_row_20_odd_text_is_stored_as_received(target: Target, keyword: str, text: bytes) -> None:
     uid = generate_uid()
     data_set = raw_data_set(uid, **{keyword: text})
-    entries = len(target.node.trail("image_received"))
     with target.attacked() as told:
+        entries = len(target.node.trail("image_received"))
         assert target.store_bytes(data_set, uid) == 0x0000
     part10 = target.kept(uid)
     assert part10 is not None
