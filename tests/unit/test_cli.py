@@ -18,6 +18,7 @@ import radnode
 from radnode.audit.events import Actor
 from radnode.cli import cli, main
 from radnode.cli.results import describe
+from radnode.configuration import load_settings
 from radnode.errors import ConfigError
 from radnode.initialise import initialise
 from radnode.intake import Intake
@@ -28,7 +29,6 @@ from radnode.node import Node
 from radnode.part10 import read_file_meta
 from radnode.results import Report
 from radnode.rules import Decision
-from radnode.settings import load_settings
 
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

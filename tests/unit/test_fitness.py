@@ -11,13 +11,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from radnode.configuration import load_settings
 from radnode.fitness import Finding, examine
 from radnode.initialise import initialise
 from radnode.jobs.database import transaction
 from radnode.model import JobKind
 from radnode.node import Node
 from radnode.pki import fingerprint
-from radnode.settings import DestinationSettings, load_settings
+from radnode.settings import DestinationSettings
 
 PACS = DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
 
