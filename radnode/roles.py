@@ -303,8 +303,9 @@ def deliver(node: Node, stop: threading.Event) -> None:
                 raise DeliveryError("Delivery to a destination ended; `uncaught_error` in this log says where.")
     for ringer in ringing:
         ringer.ring()
+    deadline = time.monotonic() + node.settings.node.drain_seconds
     for thread in threads:
-        thread.join(node.settings.node.drain_seconds)
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def sequencer(node: Node, stop: threading.Event) -> None:

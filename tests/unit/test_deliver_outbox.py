@@ -378,17 +378,25 @@ def test_breaker_opens_after_three_associations_and_leaves_what_waits_alone(benc
         assert out_of_reach(tx) == {}
 
 
-def test_only_one_courier_probes_and_who_has_nothing_leaves_the_probe_to_others(bench: Bench) -> None:
-    bench.reports(1)
+def test_probe_is_one_delivery_and_a_step_that_fails_on_this_node_leaves_it_to_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.reports(1, 2, 3)
     bench.peer.on_connect = unavailable
     for _ in range(3):
         bench.courier.step()
         bench.rooms.now += 31
-    assert bench.make(JobKind.FORWARD).step() == 0
     assert bench.breaker.admit(BATCH) == 1
-    assert bench.breaker.admit(BATCH) == 0
-    bench.breaker.abstained()
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("The database cannot be written now.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.rooms.queue, "lease", fails)
+        with pytest.raises(StoreUnavailable):
+            bench.courier.step()
     assert bench.courier.step() == 1
+    assert bench.breaker.admit(BATCH) == 0
 
 
 def test_node_that_starts_again_knows_who_is_out_of_reach_and_tries_at_once(bench: Bench) -> None:

@@ -63,9 +63,12 @@ class FakePeer:
         self.on_ask(request)
         self.requests.append(request)
 
-    def await_report(self, seconds: float) -> CommitmentReport | None:
+    def await_report(self, seconds: float, take: Callable[[CommitmentReport], object]) -> bool:
         self.lingered.append(seconds)
-        return self.answer(self.requests[-1])
+        report = self.answer(self.requests[-1])
+        if report is not None:
+            take(report)
+        return report is not None
 
     @contextmanager
     def connect(self, _destination: DestinationSettings, _offers: Iterable[tuple[str, str]]) -> Iterator[FakePeer]:
