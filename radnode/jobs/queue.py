@@ -221,13 +221,14 @@ class Queue:
         values |= {"due": self._clock(), "updated": self._clock()}
         self._change(tx, job, (JobState.DEAD, JobState.READY), values)
 
-    def discard(self, tx: Connection, job: int) -> None:
-        """Remove a dead job for good.
+    def discard(self, tx: Connection, job: int, *, waiting: bool = False) -> None:
+        """Remove a dead job for good; one that waits too, where it is `waiting` for nobody.
 
         Raises:
-            NotFoundError: no dead job has that number.
+            NotFoundError: no such job has that number.
         """
-        if not tx.execute(delete(jobs).where(jobs.c.job == job, jobs.c.state == JobState.DEAD)).rowcount:
+        states = (JobState.DEAD, JobState.READY) if waiting else (JobState.DEAD,)
+        if not tx.execute(delete(jobs).where(jobs.c.job == job, jobs.c.state.in_(states))).rowcount:
             raise NotFoundError(f"There is no dead job {job}; `radnode jobs list` shows which there are.")
 
     def show(self, job: int) -> JobRow:
@@ -254,6 +255,13 @@ class Queue:
         query: Select[int] = select(literal_column("1", Integer)).where(_READY, jobs.c.kind == kind).limit(limit)
         with reading(self._engine) as tx:
             return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
+
+    def has_unfinished(self, *kinds: JobKind) -> bool:
+        """Say whether a job of these kinds waits, is being worked on, or is dead and may be tried again."""
+        states = [text(f"state = '{state.value}'") for state in JobState if state is not JobState.DONE]
+        each = [select(jobs.c.job).where(state, jobs.c.kind.in_(kinds)).limit(1).subquery() for state in states]
+        with reading(self._engine) as tx:
+            return tx.scalar(union_all(*(select(found.c.job) for found in each)).limit(1)) is not None
 
     def of_subject(self, tx: Connection, kind: JobKind, subject: str) -> list[JobRow]:
         """Return the jobs of one kind about one subject."""

@@ -24,7 +24,7 @@ from radnode.deliver.outbox import BATCH, Courier
 from radnode.errors import DestinationRefused, DestinationUnavailable, StoreUnavailable
 from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.destinations import out_of_reach
+from radnode.jobs.destinations import Unaddressed, out_of_reach, unaddressed
 from radnode.jobs.index import get_instance
 from radnode.jobs.queue import JobRow
 from radnode.model import JobKind, JobState, Priority, StoreRequest
@@ -436,8 +436,43 @@ def test_busy_destination_that_answers_a700_for_hours_is_a_destination_out_of_re
     assert len(bench.peer.taken) == 5
 
 
+def lateness(bench: Bench, *destinations: str) -> Lateness:
+    def lost() -> list[Unaddressed]:
+        with reading(bench.rooms.engine) as tx:
+            return unaddressed(tx, destinations, ["CT1"])
+
+    return Lateness(
+        destinations,
+        bench.rooms.stores,
+        settings=DeliverSettings(),
+        actor=ACTOR,
+        log=bench.log,
+        unaddressed=lost,
+    )
+
+
+def test_what_waits_for_nobody_is_said_at_the_start_and_again_after_the_time(bench: Bench) -> None:
+    bench.reports(1, 2)
+    with transaction(bench.rooms.engine) as tx:
+        for peer in ("CT1", "CT2"):
+            bench.rooms.queue.add(tx, JobKind.COMMIT, f"of {peer}", peer)
+    late = lateness(bench, "archive")
+    for _ in range(61):
+        late.look()
+        bench.rooms.now += 61
+    [first, second, third, fourth] = [line for event, line in bench.log.lines if event == "destination_unknown"]
+    assert (first["destination"], first["count"]) == ("pacs", 2)
+    assert first["advice"].startswith("Add it again as a destination, or drop them: `radnode jobs discard ")
+    assert (second["destination"], second["count"]) == ("CT2", 1)
+    assert (third["destination"], third["seconds"]) == ("pacs", 3660)
+    assert fourth["destination"] == "CT2"
+    alerts = [entry["detail"] for entry in bench.rooms.entries() if entry["event"].endswith(" alert")]
+    assert alerts[0] == {"count": 2, "destination": "pacs", "rule": "destination_unknown"}
+    assert len(alerts) == 4
+
+
 def test_what_waits_too_long_is_said_once_in_that_time_and_audited(bench: Bench) -> None:
-    late = Lateness(["pacs", "archive"], bench.rooms.stores, DeliverSettings(), ACTOR, bench.log)
+    late = lateness(bench, "pacs", "archive")
     bench.reports(1, 2)
     late.look()
     assert bench.log.events() == []

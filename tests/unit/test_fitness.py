@@ -70,6 +70,42 @@ def test_dead_letter_is_bad(folder: Path) -> None:
     assert look(folder)["jobs"] == Finding("jobs", False, "2 dead letters; see `radnode jobs list`.")
 
 
+def test_what_waits_for_a_destination_or_peer_that_was_removed_is_bad_and_says_what_to_do(folder: Path) -> None:
+    node = Node(load_settings(folder / "radnode.toml"))
+    with transaction(node.engine) as tx:
+        for subject in ("a", "b"):
+            node.queue.add(tx, JobKind.DELIVER, subject, "old")
+        node.queue.add(tx, JobKind.FORWARD, "c", "pacs")
+        node.queue.add(tx, JobKind.COMMIT, "d", "CT9")
+    node.engine.dispose()
+    found = bad(look(folder))
+    assert set(found) == {"destination pacs", "destination old", "peer CT9"}
+    assert found["destination old"] == (
+        "2 wait for it, the oldest for 0 minutes, and the configuration does not name it. Add it again as a "
+        "destination, or drop them: `radnode jobs discard --destination old`."
+    )
+
+
+def test_node_without_detectors_says_that_it_analyses_nothing_and_needs_no_worker(folder: Path) -> None:
+    edit(folder, lambda text: text.replace('detect = ["cxr-opacity"]', ""))
+    said = look(folder)["rules"].text
+    assert said == "1, all of them can be used; none of them names a detector: no image is analysed"
+    node = Node(load_settings(folder / "radnode.toml"))
+    assert not node.has_analyses()
+    with transaction(node.engine) as tx:
+        node.queue.add(tx, JobKind.SERIES, "left from before")
+    assert node.has_analyses()
+    (lease,) = node.queue.lease(JobKind.SERIES, "worker:1", 60)
+    assert node.has_analyses()
+    with transaction(node.engine) as tx:
+        node.queue.bury(tx, lease, "failed")
+    assert node.has_analyses()  # an operator may retry it
+    with transaction(node.engine) as tx:
+        node.queue.discard(tx, lease.job_id)
+    assert not node.has_analyses()
+    node.engine.dispose()
+
+
 @pytest.mark.parametrize(("name", "subject"), [("pki/server.key", "tls.key"), ("keys/audit.key", "keys")])
 def test_key_that_others_can_read_is_bad(folder: Path, name: str, subject: str) -> None:
     (folder / name).chmod(0o640)

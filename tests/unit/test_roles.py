@@ -30,7 +30,7 @@ def node(tmp_path: Path) -> Any:
         deliver=DeliverSettings(),
         node=NodeSettings(drain_seconds=5),
     )
-    parts = {"stores": rooms.stores, "queue": rooms.queue, "connect": None}
+    parts = {"stores": rooms.stores, "queue": rooms.queue, "connect": None, "unaddressed": list}
     yield SimpleNamespace(settings=settings, actor=lambda: Actor(user="t"), **parts)
     rooms.close()
 
