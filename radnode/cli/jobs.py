@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from radnode.jobs.series import find_series
 from radnode.model import JobKind, JobState
 from radnode.node import Node
 
+_AT_ONCE = 256  # jobs a commit: the node that runs writes in between
 _STAGES = tuple(dict.fromkeys(STAGES.values()))
 _stages_argument = click.argument(
     "stages",
@@ -138,17 +139,23 @@ def discard(job: int | None, destination: str | None, config: Path | None) -> No
     rows = [node.queue.show(number) for number in dead]
     if job is None:
         rows += [row for number in sorted(lost) if (row := node.queue.show(number)).destination == destination]
+    for start in range(0, len(rows), _AT_ONCE):
+        _discard(node, rows[start : start + _AT_ONCE], lost)
+    node.settle_trail()
+    click.echo(f"Job {job} is discarded." if job is not None else f"{len(rows)} jobs are discarded.")
+
+
+def _discard(node: Node, rows: Sequence[JobRow], waiting: Collection[int]) -> None:
+    """Remove jobs with what belongs to them alone, in one commit."""
     sealed = []
     with transaction(node.engine) as tx:
         for row in rows:
-            node.queue.discard(tx, row.job, waiting=row.job in lost)
+            node.queue.discard(tx, row.job, waiting=row.job in waiting)
             drop_sending(tx, row.kind, row.subject, row.destination)
             sealed += [node.commitments.drop(tx, row.subject)] if row.kind is JobKind.COMMIT else []
             _record(node, tx, row, "discarded")
     for object_id in filter(None, sealed):
         node.vault.discard(object_id)
-    node.settle_trail()
-    click.echo(f"Job {job} is discarded." if job is not None else f"{len(rows)} jobs are discarded.")
 
 
 @jobs.command()

@@ -177,8 +177,9 @@ class Queue:
         self._settle(tx, lease, state=JobState.READY, error=error, due=due, attempts=attempts, turn=turn)
 
     def conclude(self, tx: Connection, kind: JobKind, subject: str, destination: str) -> None:
-        """Mark a live job done whoever holds it: what it was about has happened. Another stays as it is."""
-        self._resolve(tx, kind, subject, destination, state=JobState.DONE, error=None)
+        """Mark a job done whoever holds it, and though it was given up: what it was about has happened."""
+        states = (JobState.READY, JobState.LEASED, JobState.DEAD)
+        self._resolve(tx, kind, subject, destination, states, state=JobState.DONE, error=None)
 
     def reopen(
         self, tx: Connection, kind: JobKind, subject: str, destination: str, pause: Callable[[int], float], error: str
@@ -187,7 +188,8 @@ class Queue:
         key = (jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == destination)
         attempts = tx.scalar(select(jobs.c.attempts).where(*key))
         due = self._clock() + pause(max(1, attempts or 0))
-        self._resolve(tx, kind, subject, destination, state=JobState.READY, error=error, due=due)
+        states = (JobState.READY, JobState.LEASED)
+        self._resolve(tx, kind, subject, destination, states, state=JobState.READY, error=error, due=due)
 
     def release(self, owner: str, *, counted: bool = True) -> int:
         """Give back every lease of an owner, or of a role whose processes are known to be dead; return how many."""
@@ -320,12 +322,19 @@ class Queue:
         if not tx.execute(update(jobs).where(held).values(values)).rowcount:
             raise StaleLease(f"The lease of job {lease.job_id} has passed to another worker.")
 
-    def _resolve(self, tx: Connection, kind: JobKind, subject: str, destination: str, **changed: object) -> None:
-        """Change a live job from outside; who holds a lease of it finds that it has lost it."""
+    def _resolve(
+        self,
+        tx: Connection,
+        kind: JobKind,
+        subject: str,
+        destination: str,
+        states: Sequence[JobState],
+        **changed: object,
+    ) -> None:
+        """Change a job in one of these states from outside; who holds a lease of it finds that it has lost it."""
         key = (jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == destination)
         values = {"token": None, "owner": None, "expires": None, "updated": self._clock(), **changed}
-        live = (JobState.READY, JobState.LEASED)
-        tx.execute(update(jobs).where(*key, jobs.c.state.in_(live)).values(values))
+        tx.execute(update(jobs).where(*key, jobs.c.state.in_(states)).values(values))
 
     def _change(self, tx: Connection, job: int, states: Sequence[JobState], values: dict[str, Any]) -> None:
         found = and_(jobs.c.job == job, jobs.c.state.in_(states))

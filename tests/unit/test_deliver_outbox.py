@@ -411,6 +411,21 @@ def test_node_that_starts_again_knows_who_is_out_of_reach_and_tries_at_once(benc
     assert bench.log.events().count("destination_back") == 1
 
 
+def test_stop_that_comes_between_a_look_and_the_bell_is_not_slept_over(bench: Bench) -> None:
+    class Stop(threading.Event):
+        """Is set, and the bell rung, right after it was looked at for the first time."""
+
+        def is_set(self) -> bool:
+            found = super().is_set()
+            self.set()
+            bench.courier.ring()
+            return found
+
+    began = time.monotonic()
+    bench.courier.run(Stop())
+    assert time.monotonic() - began < outbox.IDLE_SECONDS / 2
+
+
 def test_clock_that_goes_back_an_hour_stops_no_delivery(bench: Bench) -> None:
     bench.reports(1)
     bench.peer.on_connect = unavailable
