@@ -20,7 +20,7 @@ from radnode.errors import RadnodeError
 from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.rules import Decision

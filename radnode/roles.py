@@ -215,7 +215,8 @@ def worker(node: Node, stop: threading.Event) -> None:
     run = node.settings.data_dir / "run"
     analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
-    node.warm_reports()
+    if node.rules.detectors:
+        node.warm_reports()
     for name in node.rules.detectors:
         loaded = analyser.load(name)
         if loaded is not None:

@@ -16,7 +16,7 @@ from radnode.jobs.database import reading, transaction
 from radnode.jobs.destinations import dead_letters, out_of_reach, waiting_jobs
 from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
 from radnode.jobs.index import find_instance, find_result
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.jobs.sendings import drop_sending
 from radnode.jobs.series import find_series
 from radnode.model import JobKind, JobState

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Task
 from radnode.detect.worker import Worker
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.model import Analysis, JobKind, JobState, Reason
 from radnode.results import Report
 from radnode.rules import Rules
