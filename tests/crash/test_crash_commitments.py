@@ -105,7 +105,8 @@ def test_kill_while_a_commitment_is_promised_and_given_leaves_what_its_row_says_
     if not is_promised:  # the same request again, as a modality does that had no answer
         assert site.requester.ask(request) in {SUCCESS, DUPLICATE_TRANSACTION_UID}
     wait_for(lambda: site.told.get(request.TransactionUID), 30, "the modality was told")
-    site.node.await_idle(20)
+    unfinished = "SELECT 1 FROM jobs WHERE kind = 'commit' AND state != 'done'"
+    wait_for(lambda: not site.node.query(unfinished), 20, "the job is done")
     assert set(site.told[request.TransactionUID]) == {frozenset([site.kept.SOPInstanceUID])}
     assert len(site.node.query("SELECT 1 FROM jobs WHERE kind = 'commit'")) == before + 1
 

@@ -71,13 +71,16 @@ class Site:
 
     def forward(self) -> tuple[str, int | None, bool]:
         """State of the newest job, how often its image was asked for (None: it was not sent), and in a transaction."""
-        [(state, subject)] = self.node.query("SELECT state, subject FROM jobs ORDER BY job DESC LIMIT 1")
+        [(state, subject)] = self.node.query(
+            "SELECT state, subject FROM jobs WHERE kind = 'forward' ORDER BY job DESC LIMIT 1"
+        )
         query = f"SELECT asks, transaction_id IS NOT NULL FROM sendings WHERE subject = '{subject}'"  # noqa: S608
         return (str(state), *(self.node.query(query) or [(None, False)])[0])
 
     def await_delivered(self) -> None:
         """Return when the archive has committed everything."""
-        wait_for(lambda: not self.node.query("SELECT 1 FROM sendings") and self.node.idle(), 60, "all is committed")
+        wait_for(lambda: self.node.jobs()["forward", "done"] == len(self.sent), 60, "all is committed")
+        assert not self.node.query("SELECT 1 FROM sendings")
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +166,10 @@ def test_every_image_is_at_the_archive_once_bit_for_bit_and_the_node_is_sound(si
     for name in names(site):
         uid = site.pacs.get(f"/instances/{name}")["MainDicomTags"]["SOPInstanceUID"]
         assert data_set(site.pacs.get_bytes(f"/instances/{name}/file")) == site.sent[uid]
-    assert site.node.jobs() == {("analyse", "done"): len(site.sent), ("forward", "done"): len(site.sent)}
+    assert site.node.jobs() == {("analyse", "ready"): len(site.sent), ("forward", "done"): len(site.sent)}
     assert site.node.stop() == 0
-    site.node.assert_sound()
+    assert (site.node.orphans(), site.node.leftovers(), site.node.missing()) == (set(), 0, set())
+    assert site.node.run("audit", "verify").returncode == 0
 
 
 def names(site: Site) -> list[str]:

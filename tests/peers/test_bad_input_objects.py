@@ -184,7 +184,17 @@ def test_row_21_executable_preamble_is_stored_as_zeros(target: Target, tmp_path:
     assert executable not in part10
 
 
-# --- row 19, second half: the first is among the data sets that are refused
+# --- row 19
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"])
+def test_row_19_data_set_without_one_of_the_uids_that_name_it_is_a900(target: Target, keyword: str) -> None:
+    dataset = instance()
+    uid = str(dataset.SOPInstanceUID)
+    delattr(dataset, keyword)
+    with target.attacked("A900"):
+        assert target.store_bytes(rooms.encoded(dataset), uid) == 0xA900
+    assert target.kept(uid) is None
 
 
 def test_row_19_second_patient_in_a_study_is_accepted_and_alerted_once(target: Target) -> None:

@@ -35,7 +35,7 @@ class Requester:
         self._ae.add_requested_context(StorageCommitmentPushModel)
         self._ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = 10
-        context = _context(ssl.PROTOCOL_TLS_SERVER, pki, certificate)
+        context = _context(ssl.PROTOCOL_TLS_SERVER, pki, "pacs")  # which names this machine as its host
         where = ("127.0.0.1", port)
         self._server = self._ae.start_server(where, block=False, evt_handlers=self._handlers, ssl_context=context)
 
