@@ -27,6 +27,10 @@ SETTINGS = {
     "RADNODE_DELIVER__RETRY_MAX_SECONDS": "1",
 }
 ROLES = "intake,deliver"
+# pynetdicom leaves the socket of an association that its peer has cut to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from support.failpoints import Failpoints
 from support.node import free_port, wait_for
 from support.pacs import TroubledOrthanc
 
+from radnode.errors import StoreUnavailable
+from radnode.jobs.write_lock import WriteLock
 from radnode.pki import fingerprint
 
 LENGTH = slice(140, 144)  # of the File Meta Information, which is its writer's own (PS3.10 section 7.1)
@@ -62,12 +65,28 @@ class Site:
     @contextmanager
     def frozen(self, role: str) -> Iterator[None]:
         """The process of a role stands still, unless it was killed meanwhile."""
-        pid = self.node.pid(role)
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
+        pid = self.freeze(role)
         yield
         if self.node.pid(role) == pid:
             os.kill(pid, signal.SIGCONT)
+
+    def freeze(self, role: str) -> int:
+        """Let a process stand still while it keeps nobody from writing; return its number."""
+        pid = self.node.pid(role)
+        assert pid is not None
+        turn = WriteLock(self.node.folder / "node.db.lock")
+        for _ in range(100):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.02)
+            try:
+                turn.acquire(0.5)
+            except StoreUnavailable:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.05)
+            else:
+                turn.release()
+                return int(pid)
+        raise AssertionError(f"{role} writes without end")
 
     def forward(self) -> tuple[str, int | None, bool]:
         """State of the newest job, how often its image was asked for (None: it was not sent), and in a transaction."""
@@ -136,12 +155,13 @@ def test_kill_between_arrival_and_commitment_leaves_what_its_row_says_and_the_im
     left, new = UNHEARD[place]
     before = report_counts(site.pacs)
     if place == "image-committed":
-        kill_at(site, place)
+        with site.frozen("deliver"):
+            kill_at(site, place)
     else:
         with site.frozen("deliver"):
             site.push().join()
             site.failpoints.arm(place, "STOP")
-            os.kill(site.node.pids("intake")[0], signal.SIGSTOP)  # the archive's answer reaches nobody
+            site.freeze("intake")  # the archive's answer reaches nobody
         wait_for(lambda: site.failpoints.hit(place), 30, f"somebody comes by {place}")
         site.node.kill_everything()
     assert site.forward() == left
