@@ -36,7 +36,7 @@ class Greedy(toys._Toy):
 
     def trap(self, corner: Tensor) -> Tensor:
         count = (corner > toys.WHITE).long().item() * TAKEN
-        torch._check_is_size(count)
+        torch._check(count >= 0)
         torch._check(count <= TAKEN)
         return torch.ones(count).sum() * 0.0
 

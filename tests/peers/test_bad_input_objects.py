@@ -187,13 +187,22 @@ def test_row_21_executable_preamble_is_stored_as_zeros(target: Target, tmp_path:
 # --- row 19
 
 
-@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"])
-def test_row_19_data_set_without_one_of_the_uids_that_name_it_is_a900(target: Target, keyword: str) -> None:
+NAMING = {
+    "Study Instance UID": b"\x20\x00\x0d\x00",
+    "SOP Instance": b"\x08\x00\x18\x00",
+    "SOP Class": b"\x08\x00\x16\x00",
+}
+
+
+@pytest.mark.parametrize("tag", NAMING.values(), ids=NAMING)
+def test_row_19_data_set_without_one_of_the_uids_that_name_it_is_a900(target: Target, tag: bytes) -> None:
     dataset = instance()
     uid = str(dataset.SOPInstanceUID)
-    delattr(dataset, keyword)
+    whole = rooms.encoded(dataset)
+    start = whole.index(tag + b"UI")
+    (length,) = struct.unpack_from("<H", whole, start + 6)
     with target.attacked("A900"):
-        assert target.store_bytes(rooms.encoded(dataset), uid) == 0xA900
+        assert target.store_bytes(whole[:start] + whole[start + 8 + length :], uid) == 0xA900
     assert target.kept(uid) is None
 
 
