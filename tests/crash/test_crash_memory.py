@@ -16,7 +16,6 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support import toys
 from support.crash import CrashNode, Ledger
-from support.node import wait_for
 from torch import Tensor
 
 from radnode.detect.package import sign_package
@@ -81,20 +80,6 @@ def test_row_24_detector_that_is_refused_memory_fails_its_image_and_harms_no_nei
     late.push(20)
     node.await_idle(30)
     assert outcomes(node)[late.promised.pop()] == ("no_finding", None)
-
-
-def test_row_24_worker_that_has_no_memory_left_at_all_is_replaced_and_its_image_is_analysed(node: CrashNode) -> None:
-    worker = node.pid("worker")
-    assert worker is not None
-    resource.prlimit(
-        worker, resource.RLIMIT_AS, (1 << 20, 1 << 20)
-    )  # less than it has: whatever it asks for is refused
-    film = toys.film("toy-greedy")
-    ledger = Ledger(node, [film])
-    ledger.push(30)  # the listener is another process
-    wait_for(lambda: node.pid("worker") not in {None, worker}, 60, "another worker runs")
-    node.await_idle(60)
-    assert outcomes(node)[str(film.SOPInstanceUID)][0] in {"no_finding", "failed"}
 
 
 def test_row_24_model_that_another_key_signed_is_refused_and_its_images_are_accepted_and_reported_as_failed(
