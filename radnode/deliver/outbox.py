@@ -223,6 +223,7 @@ class Courier:
             del answers[:SETTLE_TOGETHER]
 
     def _commit(self, answers: list[_Answer]) -> None:
+        """Commit some of them; their audit entries are composed before, so that others wait for the rows alone."""
         lost = set()
         entries = [self._stores.audit.compose(self._record(answer)) for answer in answers]
         rows = []
