@@ -25,6 +25,7 @@ from radnode.detect.tries import Tries, told
 from radnode.detect.volume import VolumeBuilder, in_order
 from radnode.detect.worker import elements
 from radnode.errors import DetectionError, RadnodeError, SealBroken
+from radnode.failpoints import reach
 from radnode.jobs.completion import Completion
 from radnode.jobs.database import reading
 from radnode.jobs.index import InstanceRow
@@ -131,6 +132,7 @@ class SeriesWorker:
 
     def _work(self, lease: Lease) -> None:
         """Do one job."""
+        reach("series-leased")
         if self._tries.hopeless(lease):
             return
         started = time.monotonic()
@@ -150,6 +152,7 @@ class SeriesWorker:
             with self._tries.settling(lease) as tx:
                 self._stores.queue.postpone(tx, lease, 0.0, "stopping", counted=False)
             return
+        reach("series-detected")
         self._close(work, len(kept), started)
 
     def _open(self, lease: Lease, row: SeriesRow, kept: Sequence[InstanceRow]) -> _Series:

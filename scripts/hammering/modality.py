@@ -108,5 +108,5 @@ class Modality(threading.Thread):
                 answers[current] = line["answer"]
         for image in images:
             if image.path in answers:
-                self._ledger.record(image.uid, self._ae_title, answers[image.path])
+                self._ledger.record(image, self._ae_title, answers[image.path])
         return answers

@@ -76,6 +76,6 @@ def test_every_image_that_was_worked_on_between_the_kills_has_one_report_in_the_
     whole.settle()
 
 
-def test_every_failpoint_is_in_one_of_these_tests() -> None:
+def test_every_failpoint_of_an_image_and_of_a_start_is_in_one_of_these_tests() -> None:
     tested = {*ARRIVING, *WORKED_ON, "duplicate-compared", "trail-appended", "trail-signed", "start-repairing"}
-    assert tested == set(PLACES)
+    assert tested == {place for place, step in PLACES.items() if step.isdigit() or step == "start"}

@@ -1,7 +1,7 @@
 """Row 25: a destination that is down, refuses, hangs, or answers A700 for hours; and images that are forwarded to it.
 
 Each with a process of its own as the destination, that is stopped, killed, or told what to answer. The destination that
-loses an object after success is storage commitment's part.
+loses an object after success is in test_commitment.py.
 """
 
 from __future__ import annotations
