@@ -14,7 +14,9 @@ import pytest
 from radnode import errors
 from radnode.audit import events
 from radnode.cli import cli
+from radnode.report import codes
 from radnode.settings import Settings
+from radnode.spacing import Basis
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
@@ -142,3 +144,11 @@ def test_tiers_and_modules_that_are_named_are_there() -> None:
         assert (ROOT / path.rstrip("/.")).exists(), path
     for path in re.findall(r"`((?:network|storage|jobs|audit|detect|report|deliver)/\w+\.py)`", ALL):
         assert (ROOT / "radnode" / path).exists(), path
+
+
+def test_every_code_of_our_own_and_every_sentence_on_size_is_in_the_page_on_conformance() -> None:
+    page = PAGES["conformance.md"]
+    for concept in codes.REASONS.values():
+        assert f"| {concept.value} | {concept.meaning} |" in page
+    for basis in Basis:
+        assert f"| {basis.value} |" in page

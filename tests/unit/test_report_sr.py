@@ -27,6 +27,7 @@ from support.report_checks import children, name, problems, walk
 
 from radnode.model import Analysis, Code, Finding, Outcome, Reason, Region
 from radnode.report.sr import encode_report
+from radnode.spacing import Basis
 
 
 @pytest.fixture
@@ -54,6 +55,7 @@ def number(group: Dataset, code: str) -> tuple[float, str]:
 
 
 def test_finding_is_reported_with_region_site_size_and_certainty(source: Dataset) -> None:
+    source.PixelSpacing, source.PixelSpacingCalibrationType = [0.5, 0.5], "FIDUCIAL"
     result = reread(report(source))
     image, box, contour, whole = groups(result)
     assert value(image, "111017") == "111242"
@@ -72,7 +74,8 @@ def test_finding_is_reported_with_region_site_size_and_certainty(source: Dataset
     assert list(region.GraphicData) == [315.0, 106.0, 436.5, 106.0, 436.5, 318.0, 315.0, 318.0, 315.0, 106.0]
     assert region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
 
-    assert number(contour, "81827009") == (49.85, "{pixels}")
+    assert number(contour, "81827009") == (24.925, "mm")
+    assert children(contour, "121106")[0].TextValue == Basis.FIDUCIAL.value
     assert whole.ContentTemplateSequence[0].TemplateIdentifier == "1501"
     assert children(whole, "111030") == children(whole, "81827009") == []
     assert problems(result) == []
@@ -81,6 +84,23 @@ def test_finding_is_reported_with_region_site_size_and_certainty(source: Dataset
 def test_size_of_a_box_in_pixels_is_its_longer_side(source: Dataset) -> None:
     analysis = replace(FINDING, findings=(Finding(OPACITY, 0.9, region=BOX),))
     assert number(groups(report(source, analysis))[1], "81827009") == (212.0, "{pixels}")
+
+
+def test_mm_of_a_detector_are_not_reported_where_no_spacing_holds_in_the_patient(source: Dataset) -> None:
+    findings = (Finding(OPACITY, 0.9, region=BOX, diameter_mm=85.6), Finding(OPACITY, 0.8, diameter_mm=85.6))
+    _, box, whole = groups(report(source, replace(FINDING, findings=findings)))
+    assert number(box, "81827009") == (212.0, "{pixels}")
+    assert children(box, "121106")[0].TextValue == Basis.DETECTOR.value
+    assert children(whole, "81827009") == children(whole, "121106") == []
+
+
+def test_reason_is_coded_in_a_scheme_that_the_header_explains(source: Dataset) -> None:
+    result = reread(report(source, FAILED))
+    (scheme,) = result.CodingSchemeIdentificationSequence
+    reason = children(groups(result)[0], "100")[0]
+    assert reason.ConceptCodeSequence[0].CodeValue == "202"
+    assert reason.ConceptCodeSequence[0].CodingSchemeDesignator == scheme.CodingSchemeDesignator == "99RADNODE"
+    assert "CodingSchemeIdentificationSequence" not in report(source, FINDING)
 
 
 def test_no_finding_says_absent_and_keeps_the_score(source: Dataset) -> None:
