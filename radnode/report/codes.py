@@ -100,14 +100,11 @@ REASONS = {
     reason: Concept(str(number), SCHEME, reason.text.removesuffix(".")) for reason, number in _REASON_NUMBERS.items()
 }
 
-_X_RAY = Concept("43468-8", "LN", "XR unspecified body region")
 _IMAGING = Concept("363679005", "SCT", "Imaging procedure")
 
-# PS3.16 CID 100, by the Modality (0008,0060) of the source.
+# PS3.16 CID 100, by the Modality (0008,0060) of the source. Its code for X-rays (LN 43468-8) is newer than PixelMed's
+# rules, which call it an error; "Imaging procedure" is in every edition.
 _PROCEDURE = {
-    "CR": _X_RAY,
-    "DX": _X_RAY,
-    "RG": _X_RAY,
     "CT": Concept("25045-6", "LN", "CT unspecified body region"),
     "MR": Concept("25056-3", "LN", "MRI unspecified body region"),
     "NM": Concept("49118-3", "LN", "NM unspecified body region"),
@@ -119,7 +116,7 @@ _SHORT, _LONG = 16, 64  # characters of SH and LO, PS3.5 section 6.2
 
 
 def procedure_reported(Modality: str) -> Concept:
-    """The imaging procedure of the source; for a modality that CID 100 does not name, just "Imaging procedure"."""
+    """The imaging procedure of the source; for one that CID 100 has no code for, just "Imaging procedure"."""
     return _PROCEDURE.get(Modality, _IMAGING)
 
 

@@ -2,7 +2,8 @@
 
 The first measurement group (TID 1501) speaks for the whole image: the status, whether the target is present or
 absent, and the score, which is there below the threshold too. Each finding follows in a group of its own, as
-TID 1410 where it has a region and as TID 1501 where it has none.
+TID 1410 where it has a region and as TID 1501 where it has none. The only region of a report stands in the first group
+too (TID 1501 row 10c): it is where the target is present.
 """
 
 from __future__ import annotations
@@ -110,6 +111,9 @@ def _image_group(study: _Study, analysis: Analysis) -> bytes:
     else:
         parts.append(items.code(CONTAINS, codes.REASON, codes.REASONS[reason]))
         parts.append(items.text(CONTAINS, codes.COMMENT, reason.text))
+    located = [finding.region for finding in analysis.findings if finding.region is not None]
+    if len(located) == 1:  # PixelMed wants a region in every group of a report that has one region in all
+        parts.append(_image_region(located[0], Place.of(study.sources, located[0])))
     return items.container(codes.GROUP, "1501", [*parts, *study.images])
 
 

@@ -92,6 +92,9 @@ def _image_group(uids: list[tuple[str, str]], analysis: Analysis) -> Measurement
     )
     if reason is not None:
         group[0].ContentSequence.insert(-len(uids), _comment(reason.text))
+    located = [finding for finding in analysis.findings if finding.region is not None]
+    if len(located) == 1:
+        group[0].ContentSequence.insert(-len(uids), _region(uids, located[0]))
     return group
 
 

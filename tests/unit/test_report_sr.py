@@ -151,7 +151,7 @@ def test_header_says_who_made_it_and_what_it_is_not(source: Dataset) -> None:
     assert (algorithm.ManufacturerModelName, algorithm.SoftwareVersions) == ("cxr-opacity", "1.0.0")
     observer = {name(item): item for item in result.ContentSequence}
     assert MODEL.device_uid == observer["121012"].UID
-    assert observer["121058"].ConceptCodeSequence[0].CodeValue == "43468-8"
+    assert observer["121058"].ConceptCodeSequence[0].CodeValue == "363679005"
 
 
 def test_same_input_gives_the_same_bytes(source: Dataset) -> None:
@@ -175,7 +175,7 @@ def test_a_success_after_a_failure_is_another_instance_of_the_same_series(source
 
 @pytest.mark.parametrize(
     ("modality", "code"),
-    [("CT", "25045-6"), ("MR", "25056-3"), ("DX", "43468-8"), ("US", "363679005"), ("OT", "363679005")],
+    [("CT", "25045-6"), ("MR", "25056-3"), ("DX", "363679005"), ("US", "363679005"), ("OT", "363679005")],
 )
 def test_procedure_reported_is_that_of_the_source(source: Dataset, modality: str, code: str) -> None:
     source.Modality = modality
