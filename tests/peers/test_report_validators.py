@@ -36,7 +36,6 @@ KNOWN_PIXELMED = tuple(
         'CODE (112001,DCM,"Opacity")',
         'CODE (100,99RADNODE,"Reason for No Result")',
         'TEXT (121106,DCM,"Comment")',
-        'SCOORD3D (121057,DCM,"Perimeter outline")',
     )
 )
 
