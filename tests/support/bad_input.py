@@ -61,7 +61,7 @@ DEADLINES = {
     "RADNODE_NODE__MAX_ASSOCIATIONS_PER_PEER": str(MAX_ASSOCIATIONS_PER_PEER),
 }
 
-ECHO_MILLISECONDS = 100.0
+ECHO_MILLISECONDS, ECHO_TRIES = 100.0, 5
 MEMORY_SLACK = 16 * 2**20  # bytes; what an allocator keeps of threads that have ended
 DATABASE_DESCRIPTORS = 18  # a pool of connections to the database fills as they are needed, and stays
 SETTLE_SECONDS = 8.0  # a refused peer is listened to for a second more, and 500 handshakes take their time
@@ -203,8 +203,12 @@ class Target:
         self.assert_serves()
 
     def assert_serves(self) -> None:
-        """A C-ECHO of a good peer is answered in time; on a second try where the machine was busy with others."""
-        assert any(self.echo() < ECHO_MILLISECONDS for _ in range(2))
+        """A C-ECHO of a good peer is answered in time; on a later try where the machine was busy with others."""
+        taken = [self.echo()]
+        while min(taken) >= ECHO_MILLISECONDS and len(taken) < ECHO_TRIES:
+            time.sleep(ECHO_MILLISECONDS / 1000)
+            taken.append(self.echo())
+        assert min(taken) < ECHO_MILLISECONDS, taken
 
     def echo(self) -> float:
         """The round trip of one C-ECHO of the administrator, in milliseconds, on an association of its own."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 from support import films
 from support.analyses import FINDING
 
@@ -18,7 +17,6 @@ import radnode
 from radnode.audit.events import Actor
 from radnode.cli import cli, main
 from radnode.cli.results import describe
-from radnode.errors import ConfigError
 from radnode.initialise import initialise
 from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
@@ -419,33 +417,3 @@ def test_database_that_is_damaged_is_one_sentence(run: Run, tmp_path: Path) -> N
         code, _, err = run(*arguments, "-c", str(config), configured=False)
         assert code == 1, arguments
         assert err.count("\n") == (0 if arguments == ("check",) else 1)
-
-
-def test_rules_test_says_which_rule_matches_and_why_not(tmp_path: Path) -> None:
-    config = tmp_path / "radnode.toml"
-    config.write_text(
-        '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n'
-        '[[rules]]\nmatch = { Modality = "DX" }\nforward = ["pacs"]\npriority = "stat"\n'
-        '[[rules]]\nmatch = { Modality = ["CT", "MR"], CallingAE = "CT1" }\ndeliver = ["pacs"]\n'
-    )
-    found = CliRunner().invoke(cli, ["rules", "test", str(films.OPACITY), "-c", str(config)])
-    assert found.output.splitlines() == [
-        "rule 1: matches, asks for forward pacs; priority stat",
-        "rule 2: no, asks for deliver pacs",
-        '    Modality is "DX", and the rule wants "CT" or "MR"',
-        '    CallingAE is "", and the rule wants "CT1" (name the sender with --calling-ae)',
-        "decision: detect -; deliver -; forward pacs; priority stat",
-    ]
-    as_json = ["rules", "test", str(films.OPACITY), "--calling-ae", "CT1", "--json", "-c", str(config)]
-    document = json.loads(CliRunner().invoke(cli, as_json).output)
-    assert document["decision"] == {"detect": [], "deliver": [], "forward": ["pacs"], "priority": "stat"}
-    assert [rule["matched"] for rule in document["rules"]] == [True, False]
-    assert document["rules"][1]["misses"] == [{"keyword": "Modality", "value": "DX", "choices": ["CT", "MR"]}]
-
-
-def test_rule_of_an_unknown_detector_is_a_config_error_in_plain_words(tmp_path: Path) -> None:
-    config = tmp_path / "radnode.toml"
-    config.write_text('[[rules]]\ndetect = ["cxr-opacty"]\n')
-    found = CliRunner().invoke(cli, ["rules", "test", str(films.OPACITY), "-c", str(config)])
-    assert isinstance(found.exception, ConfigError)
-    assert str(found.exception).startswith("Rule 1 names the detector 'cxr-opacty', but ")
