@@ -153,9 +153,10 @@ def add_evidence(report: Dataset, sources: Sequence[Dataset]) -> None:
 
 
 def add_predecessors(report: Dataset, predecessors: Sequence[Dataset]) -> None:
-    """Name the earlier reports on the same sources (PS3.3 C.17.2.4)."""
-    if predecessors:
-        sequence = items.raw(_PREDECESSORS, _references(predecessors).values())
+    """Name the earlier reports on the same sources (PS3.3 C.17.2.4); a report that is made again is not its own."""
+    earlier = [each for each in predecessors if received.text(each, "SOPInstanceUID") != report.SOPInstanceUID]
+    if earlier:
+        sequence = items.raw(_PREDECESSORS, _references(earlier).values())
         report[sequence.tag] = sequence
 
 

@@ -51,9 +51,9 @@ def build_report(
     if analysis.reason is not None:
         header.add_coding_scheme(report)
     header.add_evidence(report, sources)
-    header.add_predecessors(report, predecessors)
     report.SeriesInstanceUID = uids.series_uid(StudyInstanceUID, digest)
     report.SOPInstanceUID = uids.document_uid(SOPInstanceUIDs, digest, uids.report_role(analysis))
+    header.add_predecessors(report, predecessors)
     for element in content.measurement_report(sources, analysis):
         report[element.tag] = element
     report.file_meta = header.file_meta(report.SOPInstanceUID)

@@ -10,7 +10,8 @@ import pydicom
 import pytest
 from support import films, validators
 from support.analyses import report
-from support.report_checks import problems
+from support.report_checks import measurement_groups, problems
+from support.report_checks import name as name_of
 from support.report_corpus import CHARACTER_SETS, IMAGES, corpus
 
 from radnode.detect.analyser import Task
@@ -55,10 +56,11 @@ def dciodvfy(files: Mapping[str, tuple[list[Path], Path]]) -> dict[str, tuple[in
 
 @pytest.fixture(scope="module")
 def broken(files: Mapping[str, tuple[list[Path], Path]]) -> Path:
-    """A report without observer type."""
-    images, path = files["DX-finding"]
+    """A report whose only finding is in a group without region."""
+    images, path = files["odd-one-region"]
     dataset = pydicom.dcmread(path)
-    del dataset.ContentSequence[1]
+    group = measurement_groups(dataset)[1]
+    group.ContentSequence = [item for item in group.ContentSequence if name_of(item) != "111030"]
     dataset.save_as(images[0].with_name("broken.dcm"))
     return images[0].with_name("broken.dcm")
 
@@ -132,5 +134,6 @@ def test_report_of_a_detector_that_does_not_load_is_as_valid_as_others(tmp_path:
     assert problems(document) == []
 
 
-def test_pixelmed_catches_a_report_without_observer_type(broken: Path, pixelmed) -> None:
-    assert any(line.startswith("Error") for line in pixelmed[broken])
+def test_pixelmed_catches_a_planar_group_without_region(broken: Path, pixelmed) -> None:
+    lines = [line for line in pixelmed[broken] if line.startswith("Error")]
+    assert any("Image Region" in line and line.endswith("Missing conditional content item") for line in lines)

@@ -13,7 +13,7 @@ from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
 from radnode.model import Analysis, Finding, Region
 from radnode.report.sr import encode_report
 from support import films
-from support.analyses import ANALYSES, BOX, CONTOUR, FAILED, FINDING, MODEL, OPACITY, report
+from support.analyses import ANALYSES, BOX, FAILED, FINDING, MODEL, OPACITY, report
 from support.ct import CTSeries
 from support.enhanced import enhanced_ct
 
@@ -25,15 +25,22 @@ CHARACTER_SETS = {
     "chinese": films.GB18030,
     "utf8": films.UTF_8,
 }
-IN_SLICE = Region("box", ((10.0, 12.0), (18.5, 12.0), (18.5, 20.0), (10.0, 20.0)), 2)
-ON_SLICES = replace(
-    FINDING,
-    findings=(
-        Finding(OPACITY, 0.9, FINDING.findings[0].site, region=IN_SLICE, diameter_mm=47.8),
-        Finding(OPACITY, 0.8, region=replace(CONTOUR, frame=3)),
+
+
+def _small(box: int | None, contour: int | None) -> Analysis:
+    """Findings on images of 64 x 64 pixels, on these frames or images."""
+    lesion = Region("box", ((10.0, 12.0), (18.5, 12.0), (18.5, 20.0), (10.0, 20.0)), box)
+    outline = Region("contour", ((20.25, 30.0), (60.0, 30.5), (50.0, 63.0)), contour)
+    found = (
+        Finding(OPACITY, 0.9, FINDING.findings[0].site, region=lesion, diameter_mm=47.8),
+        Finding(OPACITY, 0.8, region=outline),
         Finding(OPACITY, 0.7),
-    ),
-)
+    )
+    return replace(FINDING, findings=found)
+
+
+ON_SLICES = _small(2, 3)
+ON_SLICE = _small(None, None)
 ONE = replace(FINDING, findings=(Finding(OPACITY, 1.0, region=BOX),))
 TEN = replace(
     FINDING,
@@ -74,8 +81,8 @@ def corpus() -> dict[str, Case]:
     for kind, make in IMAGES.items():
         for outcome, analysis in ANALYSES.items():
             sources = make(films.LATIN)
-            many = len(sources) > 1 or "NumberOfFrames" in sources[0]
-            found = ON_SLICES if many and outcome == "finding" else analysis
+            small = {"series": ON_SLICES, "enhanced": ON_SLICES, "CT": ON_SLICE, "MR": ON_SLICE}
+            found = small.get(kind, analysis) if outcome == "finding" else analysis
             cases[f"{kind}-{outcome}"] = _case(sources, found)
     for name, character_set in CHARACTER_SETS.items():
         if name != "latin":

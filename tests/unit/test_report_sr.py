@@ -231,6 +231,8 @@ def test_a_later_report_names_its_predecessor(source: Dataset) -> None:
     reference = later.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert reference.ReferencedSOPInstanceUID == earlier.SOPInstanceUID
     assert "PredecessorDocumentsSequence" not in earlier
+    again = encode_report(report(source, FAILED, predecessors=[earlier]))
+    assert again == encode_report(earlier)  # made again, it names itself no predecessor
 
 
 def test_times_are_those_of_acceptance_in_the_zone_the_source_states(source: Dataset) -> None:
