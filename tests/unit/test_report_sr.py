@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import highdicom
 import pydicom
@@ -165,6 +170,30 @@ def test_a_retrained_model_makes_another_report_in_another_series(source: Datase
     second = report(source, replace(FINDING, model=replace(MODEL, digest="00" * 32)))
     assert first.SOPInstanceUID != second.SOPInstanceUID
     assert first.SeriesInstanceUID != second.SeriesInstanceUID
+
+
+def test_two_detectors_speak_of_one_film_in_series_of_their_own(source: Dataset) -> None:
+    other = replace(MODEL, name="cxr-effusion", device_uid="2.25.24680", digest="70" * 32)
+    one, two = reread(report(source)), reread(report(source, replace(FINDING, model=other)))
+    assert one.StudyInstanceUID == two.StudyInstanceUID == source.StudyInstanceUID
+    assert len({one.SeriesInstanceUID, two.SeriesInstanceUID, source.SeriesInstanceUID}) == 3
+    tracked = [item.UID for each in (one, two) for item in walk(each) if name(item) == "112040"]
+    assert len(set(tracked)) == len(tracked) == 8
+    observers = [item.UID for each in (one, two) for item in walk(each) if name(item) == "121012"]
+    assert observers == [MODEL.device_uid, other.device_uid]
+
+
+def test_another_process_makes_the_same_bytes(source: Dataset) -> None:
+    program = (
+        "import hashlib, pydicom; from support import films; from support.analyses import FINDING, report;"
+        "from radnode.report.sr import encode_report;"
+        "made = encode_report(report(films.received(pydicom.dcmread(films.OPACITY)), FINDING));"
+        "print(hashlib.sha256(made).hexdigest())"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == hashlib.sha256(encode_report(report(source))).hexdigest()
 
 
 def test_a_success_after_a_failure_is_another_instance_of_the_same_series(source: Dataset) -> None:
