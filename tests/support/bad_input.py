@@ -27,6 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
+from radnode.configuration import load_settings
 from radnode.jobs import schema
 from radnode.jobs.database import reading
 from radnode.jobs.index import find_instance
@@ -38,7 +39,7 @@ from radnode.network.tls import client_context
 from radnode.node import Node
 from radnode.observe import KEYS
 from radnode.pki import make_test_pki
-from radnode.settings import DestinationSettings, Settings, TLSSettings, load_settings
+from radnode.settings import DestinationSettings, Settings, TLSSettings
 from support import rooms
 from support.certificates import DAY, resigned, revocation_list
 from support.network import CT, EXPLICIT, command, read_pdu, request_pdu, store_command
