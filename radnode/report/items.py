@@ -67,17 +67,17 @@ def code_sequence(tag: int, concept: Concept) -> RawDataElement:
 def study_references(StudyInstanceUID: str, series: Mapping[str, Iterable[bytes]]) -> bytes:
     """An item of the Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1): `reference`s by series of a study."""
     found = [
-        item(element(_REFERENCED_SOP, "SQ", b"".join(instances)), element(_SERIES, "UI", _ascii(uid)))
+        item(element(_REFERENCED_SOP, "SQ", b"".join(instances)), element(_SERIES, "UI", _unique(uid)))
         for uid, instances in series.items()
     ]
-    return item(element(_REFERENCED_SERIES, "SQ", b"".join(found)), element(_STUDY, "UI", _ascii(StudyInstanceUID)))
+    return item(element(_REFERENCED_SERIES, "SQ", b"".join(found)), element(_STUDY, "UI", _unique(StudyInstanceUID)))
 
 
 def reference(SOPClassUID: str, SOPInstanceUID: str, frame: int | None = None) -> bytes:
     """An item that names an instance, or one frame of it from 1 (PS3.3 Table 10-3 and 10-11)."""
     number = b"" if frame is None else element(_FRAME, "IS", str(frame).encode())
     return item(
-        element(_SOP_CLASS, "UI", _ascii(SOPClassUID)), element(_SOP_INSTANCE, "UI", _ascii(SOPInstanceUID)), number
+        element(_SOP_CLASS, "UI", _unique(SOPClassUID)), element(_SOP_INSTANCE, "UI", _unique(SOPInstanceUID)), number
     )
 
 
@@ -93,7 +93,7 @@ def text(relationship: str, name: Concept, value: str) -> bytes:
 
 def uid(relationship: str, name: Concept, value: str) -> bytes:
     """UIDREF."""
-    return _content(relationship, "UIDREF", name, element(_UID, "UI", _ascii(value)), ())
+    return _content(relationship, "UIDREF", name, element(_UID, "UI", _unique(value)), ())
 
 
 def number(relationship: str, name: Concept, value: float, unit: Concept) -> bytes:
@@ -120,7 +120,7 @@ def scoord3d(
     relationship: str, name: Concept, points: Iterable[tuple[float, float, float]], FrameOfReferenceUID: str
 ) -> bytes:
     """SCOORD3D polygon through (x, y, z) in mm of a frame of reference, first point last (PS3.3 C.18.9)."""
-    tail = _graphic(points, "POLYGON") + element(_FRAME_OF_REFERENCE, "UI", _ascii(FrameOfReferenceUID))
+    tail = _graphic(points, "POLYGON") + element(_FRAME_OF_REFERENCE, "UI", _unique(FrameOfReferenceUID))
     return _content(relationship, "SCOORD3D", name, b"", (), tail)
 
 
@@ -195,4 +195,9 @@ def _graphic(points: Iterable[tuple[float, ...]], kind: str) -> bytes:
 
 
 def _ascii(value: str) -> bytes:
-    return value.encode("ascii")
+    return value.encode("ascii", "replace")
+
+
+def _unique(value: str) -> bytes:
+    """A UID; of what a sloppy source has in its place, no more than a UID's 64 characters (PS3.5 section 9.1)."""
+    return _ascii(value[:64])
