@@ -176,9 +176,11 @@ class Node:
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
 
-    def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
+    def compose(
+        self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset] = ()
+    ) -> Report:
         """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
-        return self.compose_series([header], analysis, received, ())
+        return self.compose_series([header], analysis, received, predecessors)
 
     def compose_series(
         self, headers: Sequence[Dataset], analysis: Analysis, received: float, predecessors: Sequence[Dataset]

@@ -19,7 +19,7 @@ from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.errors import RadnodeError
 from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
+from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, last_report_on, list_results
 from radnode.jobs.register import JobRow
 from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
@@ -140,6 +140,12 @@ class Results:
             if found is None or found.object_id != row.object_id:
                 discard(row.object_id)
                 discard(row.report_id)
+
+    def last_report(self, instance: InstanceRow, detector: str) -> bytes | None:
+        """Return the last report (Part 10) that any version of a detector made about an image, None for none."""
+        with reading(self._stores.engine) as tx:
+            report_id = last_report_on(tx, instance.instance, detector)
+        return None if report_id is None else self._stores.vault.get(report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""

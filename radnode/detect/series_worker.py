@@ -23,7 +23,7 @@ from radnode.detect.gate import check, is_image
 from radnode.detect.series_image import UIDS, SeriesImage
 from radnode.detect.tries import Tries, told
 from radnode.detect.volume import VolumeBuilder, in_order
-from radnode.detect.worker import elements
+from radnode.detect.worker import elements, report_header
 from radnode.errors import DetectionError, RadnodeError, SealBroken
 from radnode.failpoints import reach
 from radnode.jobs.completion import Completion
@@ -276,4 +276,4 @@ class SeriesWorker:
             report_id = last_report(tx, row, detector)
         if report_id is None:
             return []
-        return [pydicom.dcmread(BytesIO(self._stores.vault.get(report_id)), specific_tags=["SOPClassUID", *UIDS])]
+        return [report_header(self._stores.vault.get(report_id))]

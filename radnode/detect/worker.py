@@ -34,7 +34,8 @@ from radnode.stores import Stores
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
-Compose = Callable[[Dataset, Analysis, float], Report]
+# The header of the image, the analysis, when the image came (epoch seconds), the header of the report before this one.
+Compose = Callable[[Dataset, Analysis, float, Sequence[Dataset]], Report]
 
 
 class WholeSeries(Protocol):
@@ -157,7 +158,10 @@ class Worker:
     def _prepare(self, work: _Work, analyses: Sequence[Analysis]) -> list[Prepared]:
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
         received = work.instance.received
-        composed = [(analysis, self._compose(work.header, analysis, received)) for analysis in analyses]
+        composed = [
+            (analysis, self._compose(work.header, analysis, received, self._before(work, analysis)))
+            for analysis in analyses
+        ]
         reach("report-composed")
         prepared: list[Prepared] = []
         try:
@@ -168,6 +172,16 @@ class Worker:
             self._results.discard(prepared)
             raise
         return prepared
+
+    def _before(self, work: _Work, analysis: Analysis) -> list[Dataset]:
+        """Return the header of the last report of a detector on the image, if there is one."""
+        part10 = self._results.last_report(work.instance, analysis.model.name)
+        return [] if part10 is None else [report_header(part10)]
+
+
+def report_header(part10: bytes) -> Dataset:
+    """Return what a later report says of a report."""
+    return pydicom.dcmread(BytesIO(part10), specific_tags=["SOPClassUID", *_UIDS])
 
 
 def elements(header: Dataset, keywords: Sequence[str] | frozenset[str]) -> dict[str, str]:

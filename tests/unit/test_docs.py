@@ -14,7 +14,9 @@ import pytest
 from radnode import errors
 from radnode.audit import events
 from radnode.cli import cli
+from radnode.report import codes
 from radnode.settings import Settings
+from radnode.spacing import Basis
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
@@ -156,3 +158,11 @@ def test_every_row_of_bad_input_has_tests_that_name_it_in_the_files_that_testing
             covered |= set(map(int, named)) & wanted
         assert wanted <= covered
     assert covered == set(range(1, 28))
+
+
+def test_every_code_of_our_own_and_every_sentence_on_size_is_in_the_page_on_conformance() -> None:
+    page = PAGES["conformance.md"]
+    for concept in codes.REASONS.values():
+        assert f"| {concept.value} | {concept.meaning} |" in page
+    for basis in Basis:
+        assert f"| {basis.value} |" in page
