@@ -16,7 +16,9 @@ from pydicom.dataset import Dataset
 
 from radnode.model import View
 from radnode.report.secondary_capture import secondary_capture
+from radnode.report.secondary_gsps import presentation_state
 from radnode.report.secondary_header import Kind, Origin
+from radnode.report.secondary_kos import key_objects
 
 
 def build_secondary(
@@ -27,11 +29,16 @@ def build_secondary(
     `views` are the images to make pictures of, by their number among the sources, from 1; `report` is the header of
     the structured report. An analysis without result has none: its report says why.
     """
-    analysis = origin.analysis
-    if analysis.reason is not None:
+    if origin.analysis.reason is not None:
         return []
-    made: list[tuple[Kind, Dataset]] = []
-    pictures = [secondary_capture(origin, number, view, frame) for number, (frame, view) in enumerate(views.items(), 1)]
+    pictures = []
     if "sc" in kinds:
-        made += [("sc", picture) for picture in pictures]
+        pictures = [
+            secondary_capture(origin, number, view, frame) for number, (frame, view) in enumerate(views.items(), 1)
+        ]
+    made: list[tuple[Kind, Dataset]] = [("sc", picture) for picture in pictures]
+    if "gsps" in kinds and (overlay := presentation_state(origin, views)) is not None:
+        made.append(("gsps", overlay))
+    if "kos" in kinds and (selection := key_objects(origin, report, pictures)) is not None:
+        made.append(("kos", selection))
     return made

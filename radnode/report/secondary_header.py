@@ -18,6 +18,14 @@ Kind = Literal["sc", "gsps", "seg", "kos"]
 _SERIES_NUMBER = {"sc": 9901, "gsps": 9902, "seg": 9903, "kos": 9904}  # after that of the reports
 # General Series (PS3.3 C.7.3.1): Laterality is there under a condition that depends on these.
 _BODY_PART = ("BodyPartExamined", "Laterality")
+# Of body parts that are there once (PS3.16 Annex L) Laterality must be absent; of others it is empty where unknown.
+_UNPAIRED = frozenset(
+    {
+        *("ABDOMEN", "ABDOMENPELVIS", "BLADDER", "BRAIN", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS", "COLON", "CSPINE"),
+        *("HEAD", "HEADNECK", "HEART", "LIVER", "LSPINE", "MEDIASTINUM", "NECK", "PANCREAS", "PELVIS", "SKULL"),
+        *("SPINE", "SPLEEN", "SSPINE", "STERNUM", "STOMACH", "TSPINE", "UTERUS", "WHOLEBODY"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,12 @@ def begin(origin: Origin, kind: Kind, number: int, sop_class: str, Modality: str
     made = Dataset()
     header.add_patient_and_study(made, source)
     header.add_equipment(made, model, origin.software_version, origin.station_name)
-    for item in filter(received.is_legal, received.elements(source, _BODY_PART)):
-        if item.value:
+    if kind != "kos":
+        made.Laterality = ""
+        for item in filter(received.is_legal, received.elements(source, _BODY_PART)):
             made[item.tag] = item
+        if received.text(source, "BodyPartExamined") in _UNPAIRED:
+            del made.Laterality
     SOPInstanceUIDs = [received.text(each, "SOPInstanceUID") for each in origin.sources]
     made.SOPClassUID = UID(sop_class)
     made.SOPInstanceUID = UID(uids.document_uid(SOPInstanceUIDs, model.digest, f"{kind} {number}"))

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from support import films
-from support.analyses import ANALYSES, BOX, FINDING, MODEL, NO_FINDING, OPACITY
+from support.analyses import ANALYSES, BOX, FINDING, MODEL, NO_FINDING, OPACITY, report
 from support.secondary import secondary, slab
 
 from radnode.model import MAX_PICTURES, VIEW_SIDE, Finding, Region, View
@@ -158,6 +158,62 @@ def test_narrow_films_have_bands_that_can_be_read(size: tuple[int, int]) -> None
     rows, columns = size
     picture = secondary_picture.draw(View(rows, columns, rows, columns, bytes(rows * columns)), FINDING, None, 1)
     assert picture.width >= 640
+
+
+def test_overlay_outlines_the_findings_in_the_pixels_of_the_original() -> None:
+    film = films.fresh(films.OPACITY)
+    made = secondary(film)["gsps1"]
+    [series] = made.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == film.SeriesInstanceUID
+    assert [item.ReferencedSOPInstanceUID for item in series.ReferencedImageSequence] == [film.SOPInstanceUID]
+    [annotation] = made.GraphicAnnotationSequence
+    box, contour = annotation.GraphicObjectSequence
+    assert list(box.GraphicData) == [value for point in (*BOX.points, BOX.points[0]) for value in point]
+    assert (box.GraphicType, box.NumberOfGraphicPoints, box.GraphicAnnotationUnits) == ("POLYLINE", 5, "PIXEL")
+    assert contour.NumberOfGraphicPoints == 4
+    texts = [item.UnformattedTextValue for item in annotation.TextObjectSequence]
+    assert texts == ["1 Opacity 0.87", "2 Opacity 0.61"]
+    [area] = made.DisplayedAreaSelectionSequence
+    assert (area.DisplayedAreaBottomRightHandCorner, area.PresentationSizeMode) == ([512, 512], "SCALE TO FIT")
+
+
+def test_overlay_shows_the_image_as_the_picture_does() -> None:
+    found = replace(FINDING, findings=(nodule(3), nodule(9)))
+    made = secondary(slab(), found)["gsps1"]
+    assert [item.ReferencedImageSequence[0].ReferencedSOPInstanceUID for item in made.SoftcopyVOILUTSequence] == [
+        slab()[2].SOPInstanceUID,
+        slab()[8].SOPInstanceUID,
+    ]
+    assert {(item.WindowCenter, item.WindowWidth) for item in made.SoftcopyVOILUTSequence} == {(-600, 1600)}
+    assert (made.RescaleIntercept, made.RescaleSlope, made.PresentationLUTShape) == (-1024, 1, "IDENTITY")
+    negative = secondary(films.fresh(films.OPACITY, PhotometricInterpretation="MONOCHROME1"))["gsps1"]
+    assert negative.PresentationLUTShape == "INVERSE"
+
+
+def test_selection_names_images_with_findings_report_and_pictures() -> None:
+    images = slab()
+    found = replace(FINDING, findings=(nodule(3), nodule(9)))
+    made = secondary(images, found)
+    selection = made["kos1"]
+    assert selection.ConceptNameCodeSequence[0].CodeValue == "113000"
+    referenced = [
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in selection.ContentSequence
+        if item.ValueType in {"IMAGE", "COMPOSITE"}
+    ]
+    sr = report(images, found)
+    pictures = [made[name].SOPInstanceUID for name in ("sc1", "sc2")]
+    assert referenced == [images[2].SOPInstanceUID, images[8].SOPInstanceUID, *pictures, sr.SOPInstanceUID]
+    [study] = selection.CurrentRequestedProcedureEvidenceSequence
+    named = [
+        item.ReferencedSOPInstanceUID for each in study.ReferencedSeriesSequence for item in each.ReferencedSOPSequence
+    ]
+    assert sorted(named) == sorted(referenced)
+
+
+@pytest.mark.parametrize("kind", ["gsps", "kos"])
+def test_finding_without_a_place_has_no_overlay_and_selects_no_image(kind: str) -> None:
+    assert secondary(films.fresh(films.OPACITY), replace(FINDING, findings=FINDING.findings[2:]), [kind]) == {}
 
 
 def test_sloppy_source_has_its_picture_all_the_same() -> None:
