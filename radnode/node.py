@@ -7,6 +7,7 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 from __future__ import annotations
 
 import getpass
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -224,6 +225,30 @@ class Node:
             Secondary(kind, int(item.InstanceNumber), str(item.SOPInstanceUID), encode_report(item))
             for kind, item in made
         ]
+
+    def export(self, result: str, actor: Actor, form: str) -> list[bytes]:
+        """Return the files of a result: its report (sr), its objects of a kind (sc, ...), json, or a page (html, pdf).
+
+        Raises:
+            NotFoundError: there is no such result, or it has no object of that kind.
+        """
+        found = self.results.export(result, actor, form)
+        if form == "sr":
+            return [found.report]
+        if form == "json":
+            return [json.dumps(found.document, indent=2).encode()]
+        if form not in ("html", "pdf"):
+            return found.of_kind(form)
+        from radnode.report.page import compose_page  # noqa: PLC0415 (as above)
+
+        page = compose_page(found.document, found.report, next(iter(found.of_kind("sc")), None))
+        if form == "html":
+            from radnode.report.page_html import html_page  # noqa: PLC0415
+
+            return [html_page(page)]
+        from radnode.report.page_pdf import pdf_page  # noqa: PLC0415
+
+        return [pdf_page(page)]
 
     def warm_reports(self) -> None:
         """Import what builds reports, so that the first one need not wait for it."""

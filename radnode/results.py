@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
-from radnode.errors import RadnodeError
+from radnode.errors import NotFoundError, RadnodeError
 from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import (
@@ -28,12 +28,15 @@ from radnode.jobs.index import (
     add_secondary,
     find_result,
     get_result,
+    kind_of,
     list_results,
+    secondary_of,
 )
 from radnode.jobs.queue import JobRow
 from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.rules import Decision
+from radnode.settings import SECONDARY_KINDS
 from radnode.storage.sealing import Kind
 from radnode.stores import Stores
 
@@ -67,6 +70,19 @@ class Secondary:
     def name(self) -> str:
         """Kind and number, as in "sc1"."""
         return f"{self.kind}{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A result as it is stored: what `show` gives, and report and secondary objects by name as DICOM files."""
+
+    document: Document
+    report: bytes
+    secondary: Mapping[str, bytes]
+
+    def of_kind(self, kind: str) -> list[bytes]:
+        """Return the secondary objects of a kind, in their order."""
+        return [part10 for name, part10 in self.secondary.items() if kind_of(name) == kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +231,24 @@ class Results:
         self._record(row, events.RESULT_READ, actor, {"command": "show"})
         return document
 
-    def export(self, result: str, actor: Actor) -> bytes:
-        """Return the report of a result as a DICOM file; the export is audited.
+    def export(self, result: str, actor: Actor, form: str = "sr") -> Exported:
+        """Return a result as it is stored; the export is audited with its form.
 
         Raises:
-            NotFoundError: there is none of that id.
+            NotFoundError: there is none of that id, or the form is a kind of secondary object that it has not.
         """
         with reading(self._stores.engine) as tx:
             row = get_result(tx, result)
-        report = self._stores.vault.get(row.report_id)
-        self._record(row, events.RESULT_EXPORTED, actor, {"format": "sr"})
-        return report
+            others = secondary_of(tx, result)
+        if form in SECONDARY_KINDS and not any(item.kind == form for item in others):
+            raise NotFoundError(
+                f"The result {result} has no {form}: it has no finding to show, or no rule asks for it."
+            )
+        get = self._stores.vault.get
+        secondary = {item.name: get(item.object_id) for item in others}
+        found = Exported(self._document(row), get(row.report_id), secondary)
+        self._record(row, events.RESULT_EXPORTED, actor, {"format": form})
+        return found
 
     def _document(self, row: ResultRow) -> Document:
         document: Document = json.loads(self._stores.vault.get(row.object_id))
@@ -250,7 +273,7 @@ class Results:
     def _wanted(self, secondary: Sequence[SecondaryRow], destination: str) -> list[str]:
         """Return which secondary objects go to a destination."""
         kinds = self._taken.get(destination)
-        return [item.secondary for item in secondary if kinds is None or item.name.rstrip("0123456789") in kinds]
+        return [item.secondary for item in secondary if kinds is None or item.kind in kinds]
 
     def _record(self, row: ResultRow, event: events.Event, actor: Actor, detail: Mapping[str, str | int]) -> None:
         record = AuditRecord(

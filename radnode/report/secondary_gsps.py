@@ -78,7 +78,7 @@ def _displayed_area(image: Dataset) -> Dataset:
     item.PresentationSizeMode = "SCALE TO FIT"
     spacing = [each for each in received.elements(image, ("PixelSpacing",)) if each.value and received.is_legal(each)]
     if spacing:
-        item.PresentationPixelSpacing = spacing[0].value.decode("ascii").strip().split("\\")
+        item.PresentationPixelSpacing = received.text(image, "PixelSpacing").split("\\")
     else:
         item.PresentationPixelAspectRatio = [1, 1]
     return item
@@ -154,5 +154,5 @@ def _voi_lut(image: Dataset, view: View | None) -> Dataset | None:
 
 def _size(image: Dataset) -> tuple[int, int]:
     """Return rows and columns; they are there and sound, for the image was decoded."""
-    rows, columns = (int.from_bytes(item.value, "little") for item in received.elements(image, ("Rows", "Columns")))
-    return rows, columns
+    rows, columns = received.elements(image, ("Rows", "Columns"))
+    return int.from_bytes(rows.value or b"", "little"), int.from_bytes(columns.value or b"", "little")

@@ -101,7 +101,7 @@ def test_every_use_is_audited_with_patient_and_user(rooms: Rooms) -> None:
     before = len(rooms.entries())
     rooms.results.show(result, ACTOR)
     rooms.results.listing(ACTOR)
-    assert rooms.results.export(result, ACTOR) == b"the report"
+    assert rooms.results.export(result, ACTOR).report == b"the report"
     events = [(entry["event"].split()[1], entry["actor"]["user"]) for entry in rooms.entries()[before:]]
     assert events == [("result_read", "test"), ("result_read", "test"), ("result_exported", "test")]
     assert len({entry["patient"] for entry in rooms.entries()}) == 1
@@ -221,7 +221,7 @@ def test_discard_never_takes_what_the_index_names(rooms: Rooms) -> None:
     with transaction(rooms.engine) as tx:
         rooms.results.commit(tx, [prepared], Decision(), ACTOR)
     rooms.results.discard([prepared])
-    assert rooms.results.export(prepared.row.result, ACTOR) == b"the report"
+    assert rooms.results.export(prepared.row.result, ACTOR).report == b"the report"
 
 
 def test_disk_that_fills_up_between_the_two_objects_leaves_neither(
