@@ -20,6 +20,7 @@ _MODULES = {
     "rules": "radnode.cli.rules",
     "models": "radnode.cli.models",
     "audit": "radnode.cli.audit",
+    "keys": "radnode.cli.keys",
     "conformance": "radnode.cli.conformance",
 }
 
