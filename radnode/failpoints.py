@@ -44,7 +44,9 @@ PLACES: Final = {
 }
 
 # Those in commands, which no serving node comes by.
-COMMAND_PLACES: Final = frozenset({"rotation-begun", "keys-rewrapped", "key-retired"})
+COMMAND_PLACES: Final = frozenset(
+    {"rotation-begun", "keys-rewrapped", "key-retired", "study-purged", "objects-removed"}
+)
 
 _folder = os.environ.get(VARIABLE)
 

@@ -17,7 +17,7 @@ from radnode.jobs.database import forget_overwritten, reading, transaction
 from radnode.storage.keys import KeyProvider, StudyKeys, retire, retired, usage
 from radnode.stores import Stores
 
-BATCH = 200  # study keys a commit
+BATCH = 50  # study keys a commit
 
 
 @dataclass(frozen=True, slots=True)

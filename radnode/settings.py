@@ -151,9 +151,13 @@ class QueueSettings(_Section):
 
 
 class StorageSettings(_Section):
-    """How much of the disk stays free: below that, images are refused (A700); 0 refuses none."""
+    """How much of the disk stays free (below that, images are refused, A700), and how long studies are kept.
+
+    0 refuses none, and keeps all.
+    """
 
     low_disk_percent: float = Field(default=5.0, ge=0, lt=100)
+    retention_days: float = Field(default=0.0, ge=0)
 
 
 class KeysSettings(_Section):

@@ -21,6 +21,7 @@ _MODULES = {
     "models": "radnode.cli.models",
     "audit": "radnode.cli.audit",
     "keys": "radnode.cli.keys",
+    "purge": "radnode.cli.purge",
     "conformance": "radnode.cli.conformance",
 }
 

@@ -18,7 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from sqlalchemy import Column, Connection, Engine, Float, LargeBinary, MetaData, String, Table, func, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    delete,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -148,6 +161,11 @@ class StudyKeys:
             raise KeyUnavailable("The key of this study is gone: the study was purged, or the database is another one.")
         return self._remember(row.study, self._open(row.key_id, row.kek_id, row.wrapped))
 
+    def forget(self, key_id: bytes) -> None:
+        """Keep a key in memory no longer: it was destroyed."""
+        with self._lock:
+            self._drop(self._by_id.get(key_id))
+
     def check(self) -> int:
         """Open one study key under each key-encryption key, and a new one; return how many study keys there are.
 
@@ -269,6 +287,11 @@ def retire(connection: Connection, kek_id: str, now: float) -> None:
     """Say that nothing may be wrapped under a key any more; once more is no error."""
     row = {"kek_id": kek_id, "retired": now}
     connection.execute(insert(retired_keys).values(row).on_conflict_do_nothing())
+
+
+def destroy(connection: Connection, study: str) -> bool:
+    """Destroy the key of a study (a pseudonym); False where there is none. Nothing opens its objects any more."""
+    return bool(connection.execute(delete(study_keys).where(study_keys.c.study == study)).rowcount)
 
 
 def require_in_use(connection: Connection, kek_id: str) -> None:
