@@ -18,13 +18,15 @@ from pydicom.dataset import Dataset
 from radnode.audit import events, read
 from radnode.audit.events import Actor, AuditRecord
 from radnode.configuration import find_config, load_settings
+from radnode.detect.illustrating import Illustrator
 from radnode.detect.worker import elements
 from radnode.errors import ConfigError, MalformedDataSet, RadnodeError
 from radnode.identify import identify
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import get_instance
-from radnode.model import Analysis, PeerIdentity, StoreRequest
+from radnode.model import Analysis, PeerIdentity, StoreRequest, View
 from radnode.node import Node, user_name
+from radnode.observe import logger
 from radnode.part10 import read_file_meta
 from radnode.rules import CALLING_AE, Decision
 
@@ -40,6 +42,7 @@ class AnalyzedImage:
     request: StoreRequest
     data_set: bytes
     decision: Decision
+    views: tuple[View | None, ...]
 
 
 class RadiologistAssistant:
@@ -47,15 +50,17 @@ class RadiologistAssistant:
 
     Args:
         config: the node's `radnode.toml`; without it the file that the commands would use.
+        reason: why it is used; sealed into the audit entries.
 
     Raises:
         ConfigError: there is no such configuration, or it cannot be used.
     """
 
-    def __init__(self, config: str | Path | None = None) -> None:
-        self._node = Node(load_settings(find_config(None if config is None else Path(config))))
+    def __init__(self, config: str | Path | None = None, reason: str | None = None) -> None:
+        self._node = Node(load_settings(find_config(None if config is None else Path(config))), reason=reason)
         self._analyser = self._node.analyser()
         self._actor = Actor(user=user_name())
+        self._illustrator = Illustrator(self._node.compose_secondary, logger())
 
     def analyze_image(self, image: Dataset | str | Path) -> AnalyzedImage:
         """Show an image to the detectors that the rules name; the access is audited, nothing is stored.
@@ -85,7 +90,8 @@ class RadiologistAssistant:
         names = [name for name in decision.detect if not self._analyser.looks_at_series(name)]
         if not names:
             raise ConfigError("No rule names a detector of images for this one; see [[rules]] in the configuration.")
-        tasks = [self._analyser.task(name, header, part10) for name in names]
+        side = self._illustrator.view_side(decision)
+        tasks = [self._analyser.task(name, header, part10, side) for name in names]
         for batch in self._analyser.decode(tasks):
             batch.run()
         pseudonyms = self._node.pseudonyms
@@ -101,7 +107,8 @@ class RadiologistAssistant:
         )
         with transaction(self._node.engine) as tx:
             self._node.audit.record(tx, record)
-        return AnalyzedImage(tuple(task.analysis for task in tasks), header, request, part10[offset:], decision)
+        analyses, views = tuple(task.analysis for task in tasks), tuple(task.view for task in tasks)
+        return AnalyzedImage(analyses, header, request, part10[offset:], decision, views)
 
     def store_results(self, analyzed: AnalyzedImage) -> list[str]:
         """Keep image, findings and reports sealed, hand the reports to delivery, and return the ids of the results.
@@ -116,7 +123,12 @@ class RadiologistAssistant:
             instance = get_instance(tx, receipt.instance)
         source = elements(analyzed.header, ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
         reports = [(item, node.compose(analyzed.header, item, instance.received)) for item in analyzed.analyses]
-        prepared = [node.results.prepare(instance, source, item, report) for item, report in reports]
+        prepared = []
+        for (item, report), view in zip(reports, analyzed.views, strict=True):
+            views = {} if view is None else {1: view}
+            about = [analyzed.header], item, instance.received, report
+            secondary = self._illustrator.objects(*about, analyzed.decision, views)
+            prepared.append(node.results.prepare(instance, source, item, report, secondary=secondary))
         new = [item for item in prepared if item is not None]
         try:
             with transaction(node.engine) as tx:
@@ -128,7 +140,12 @@ class RadiologistAssistant:
         return [node.pseudonyms.result(receipt.instance, report.SOPInstanceUID) for _item, report in reports]
 
     def retrieve_results(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
-        """Return every result of a patient, newest first, as `radnode results show --json` prints them; audited."""
+        """Return every result of a patient, newest first, as `radnode results show --json` prints them; audited.
+
+        Raises:
+            RefusedError: the user of this process has no role that reads results (`[access]`).
+        """
+        self._node.admit("results list")
         return self._node.results.listing(self._actor, self._node.pseudonyms.patient(issuer, patient_id))
 
     def access_logs(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
@@ -136,7 +153,9 @@ class RadiologistAssistant:
 
         Raises:
             AuditError: the trail is damaged; `radnode audit verify` says where.
+            RefusedError: the user of this process has no role that reads the trail (`[access]`).
         """
+        self._node.admit("audit tail")
         patient = self._node.pseudonyms.patient(issuer, patient_id)
         self._node.record(events.TRAIL_READ, self._actor, patient=patient, command="access_logs")
         self._node.settle_trail()

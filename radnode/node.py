@@ -6,18 +6,21 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 
 from __future__ import annotations
 
-import getpass
-import os
-from collections.abc import Iterable, Sequence
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pydicom
 from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
 import radnode
+from radnode.access import READING, caller, task_of, tasks
 from radnode.audit import events
 from radnode.audit import log as audit_log
 from radnode.audit.checkpoint import Signer
@@ -25,7 +28,7 @@ from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
 from radnode.audit.sequencer import Sequencer
 from radnode.commitments import Commitments
-from radnode.errors import ConfigError, KeyUnavailable
+from radnode.errors import ConfigError, KeyUnavailable, RadnodeError, RefusedError
 from radnode.intake import Intake
 from radnode.jobs import destinations, schema
 from radnode.jobs.completion import Completion
@@ -35,14 +38,16 @@ from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell
 from radnode.listening import Place
-from radnode.model import Analysis, JobKind
+from radnode.model import Analysis, JobKind, View
 from radnode.observe import logger
 from radnode.pressure import Pressure
-from radnode.results import Report, Results
+from radnode.reasons import ReasonedLog
+from radnode.results import Report, Results, Secondary
 from radnode.rules import Rules
 from radnode.settings import DestinationSettings, PeerSettings, Settings
 from radnode.storage import keys
-from radnode.storage.keys import FileKeyProvider, StudyKeys, read_key
+from radnode.storage.keys import KeyProvider, StudyKeys, read_key
+from radnode.storage.providers import key_provider
 from radnode.storage.pseudonyms import Pseudonyms
 from radnode.storage.segments import SegmentStore
 from radnode.storage.vault import Vault
@@ -63,9 +68,10 @@ EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 class Node:
     """The parts of one node, each made at its first use and shared after."""
 
-    def __init__(self, settings: Settings, place: Place | None = None) -> None:
+    def __init__(self, settings: Settings, place: Place | None = None, reason: str | None = None) -> None:
         self.settings = settings
         self.place = place or Place()
+        self._reason = reason  # why its user does what it does: sealed into every audit entry
 
     @cached_property
     def engine(self) -> Engine:
@@ -109,12 +115,18 @@ class Node:
     @cached_property
     def audit(self) -> AuditLog:
         """Writes audit records into open transactions."""
-        return AuditLog(read_key(self.key_folder / "audit.key"))
+        key = read_key(self.key_folder / "audit.key")
+        return AuditLog(key) if self._reason is None else ReasonedLog(key, self._reason)
+
+    @cached_property
+    def key_provider(self) -> KeyProvider:
+        """Whoever holds the key-encryption keys."""
+        return key_provider(self.settings.keys, self.settings.data_dir)
 
     @cached_property
     def study_keys(self) -> StudyKeys:
         """The data keys of the studies."""
-        return StudyKeys(self.engine, FileKeyProvider(self.key_folder))
+        return StudyKeys(self.engine, self.key_provider, cache_seconds=self.settings.keys.cache_seconds)
 
     @cached_property
     def vault(self) -> Vault:
@@ -124,7 +136,7 @@ class Node:
     @cached_property
     def rules(self) -> Rules:
         """The compiled rules."""
-        return Rules(self.settings.rules)
+        return Rules(self.settings.rules, self.settings.report.secondary)
 
     @cached_property
     def stores(self) -> Stores:
@@ -155,7 +167,7 @@ class Node:
     @cached_property
     def results(self) -> Results:
         """Keeps what was found."""
-        return Results(self.stores)
+        return Results(self.stores, {item.name: item.secondary for item in self.settings.destinations})
 
     def actor(self) -> Actor:
         """The node itself, acting as the operating-system user it runs as."""
@@ -175,6 +187,27 @@ class Node:
         record = AuditRecord(event, actor, patient=patient, study=study, instance=instance, detail=detail)
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
+
+    def admit(self, command: str, *, break_glass: bool = False) -> None:
+        """See that the caller may use a command; in an emergency, reading needs no role, and is an alert of the trail.
+
+        Raises:
+            RefusedError: they may not; the refusal is audited.
+            ConfigError: a reason is needed and was not given.
+        """
+        task, who = task_of(command), caller()
+        if task is None:
+            return
+        may = task in tasks(who, self.settings.access, self.settings.data_dir)
+        if self._reason is None and (self.settings.access.require_reason or break_glass):
+            raise ConfigError(f"`radnode {command}` needs a reason here: --reason TEXT.")
+        if not may and break_glass and task in READING:
+            self.record(events.GLASS_BROKEN, Actor(user=who.user), command=command)
+        elif not may:
+            with contextlib.suppress(RadnodeError):  # refused it is, whether or not it can be written down
+                self.record(events.ACCESS_REFUSED, Actor(user=who.user), command=command)
+                self.settle_trail()
+            raise RefusedError(f"{who.user} has no role to {task.value}; ask an administrator to change [access].")
 
     def compose(
         self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset] = ()
@@ -199,8 +232,60 @@ class Node:
         )
         return Report(str(report.SOPInstanceUID), encode_report(report))
 
+    def compose_secondary(
+        self,
+        headers: Sequence[Dataset],
+        analysis: Analysis,
+        received: float,
+        report: Report,
+        kinds: Sequence[str],
+        views: Mapping[int, View],
+    ) -> list[Secondary]:
+        """Build and encode the secondary objects of these kinds; arguments as of `detect.illustrating`."""
+        from radnode.report.secondary import build_secondary  # noqa: PLC0415 (as above)
+        from radnode.report.secondary_header import Origin  # noqa: PLC0415
+        from radnode.report.sr import encode_report  # noqa: PLC0415
+
+        origin = Origin(
+            headers,
+            analysis,
+            accepted_at=datetime.fromtimestamp(received, UTC).astimezone(),
+            software_version=radnode.__version__,
+            station_name=self.settings.node.ae_title,
+        )
+        made = build_secondary(origin, kinds, views, pydicom.dcmread(BytesIO(report.part10), stop_before_pixels=True))
+        return [
+            Secondary(kind, int(item.InstanceNumber), str(item.SOPInstanceUID), encode_report(item))
+            for kind, item in made
+        ]
+
+    def export(self, result: str, actor: Actor, form: str) -> list[bytes]:
+        """Return the files of a result: its report (sr), its objects of a kind (sc, ...), json, or a page (html, pdf).
+
+        Raises:
+            NotFoundError: there is no such result, or it has no object of that kind.
+        """
+        found = self.results.export(result, actor, form)
+        if form == "sr":
+            return [found.report]
+        if form == "json":
+            return [json.dumps(found.document, indent=2).encode()]
+        if form not in ("html", "pdf"):
+            return found.of_kind(form)
+        from radnode.report.page import compose_page  # noqa: PLC0415 (as above)
+
+        page = compose_page(found.document, found.report, next(iter(found.of_kind("sc")), None))
+        if form == "html":
+            from radnode.report.page_html import html_page  # noqa: PLC0415
+
+            return [html_page(page)]
+        from radnode.report.page_pdf import pdf_page  # noqa: PLC0415
+
+        return [pdf_page(page)]
+
     def warm_reports(self) -> None:
         """Import what builds reports, so that the first one need not wait for it."""
+        import radnode.report.secondary  # noqa: PLC0415
         import radnode.report.sr  # noqa: F401, PLC0415
 
     def analyser(self, loading: Loading | None = None) -> Analyser:
@@ -327,7 +412,4 @@ class Node:
 
 def user_name() -> str:
     """Return the operating-system user, by number where the number has no name (as in many containers)."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+    return caller().user

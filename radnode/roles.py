@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from radnode.deliver.outbox import Courier
     from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
+    from radnode.detect.illustrating import ComposeSecondary
     from radnode.intake import Receipt
     from radnode.network.hooks import AssociationEvent, CommitmentHooks, ReportChannel
     from radnode.node import Node
@@ -58,6 +59,7 @@ class _Parts(TypedDict):
     actor: Actor
     owner: str
     log: Log
+    illustrate: ComposeSecondary
 
 
 class _Logged:
@@ -230,6 +232,7 @@ def worker(node: Node, stop: threading.Event) -> None:
         actor=node.actor(),
         owner=this,
         log=logger(),
+        illustrate=node.compose_secondary,
     )
     work = Worker(node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
     series = SeriesWorker(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -42,6 +42,8 @@ AETitle = Annotated[str, AfterValidator(ae_title)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+SecondaryKind = Literal["sc", "gsps", "seg", "kos"]
+SECONDARY_KINDS: tuple[SecondaryKind, ...] = get_args(SecondaryKind)
 
 
 class _Section(BaseModel):
@@ -118,7 +120,7 @@ class PeerSettings(_Section):
 
 
 class DestinationSettings(_Section):
-    """One AE that receives reports and forwarded images."""
+    """One AE that receives reports, forwarded images, and of the secondary objects these kinds."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     ae_title: AETitle
@@ -126,16 +128,21 @@ class DestinationSettings(_Section):
     port: Port
     tls: bool = True
     commitment: bool = False
+    secondary: tuple[SecondaryKind, ...] = SECONDARY_KINDS
 
 
 class RuleSettings(_Section):
-    """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`."""
+    """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`.
+
+    `secondary` are the secondary objects of its results; None: those of `[report]`.
+    """
 
     match: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     detect: tuple[str, ...] = ()
     deliver: tuple[str, ...] = ()
     forward: tuple[str, ...] = ()
     priority: Literal["routine", "high", "stat"] = "routine"
+    secondary: tuple[SecondaryKind, ...] | None = None
 
 
 class QueueSettings(_Section):
@@ -146,16 +153,43 @@ class QueueSettings(_Section):
 
 
 class StorageSettings(_Section):
-    """How much of the disk stays free: below that, images are refused (A700); 0 refuses none."""
+    """How much of the disk stays free (below that, images are refused, A700), and how long studies are kept.
+
+    0 refuses none, and keeps all.
+    """
 
     low_disk_percent: float = Field(default=5.0, ge=0, lt=100)
+    retention_days: float = Field(default=0.0, ge=0)
 
 
 class KeysSettings(_Section):
-    """Where the key-encryption key and the audit keys are kept."""
+    """Who holds the key-encryption keys, how long study keys stay open, and where the other keys are kept."""
 
-    provider: Literal["file"] = "file"
+    provider: Literal["file", "env", "command", "aws-kms", "vault"] = "file"
     directory: Path = Path("keys")
+    cache_seconds: Seconds = 300.0
+    timeout_seconds: Seconds = 5.0
+    variable: str = Field(default="RADNODE_KEK_", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    command: tuple[str, ...] = ()
+    aws_key: str = ""
+    aws_region: str = ""
+    aws_endpoint: str = ""
+    vault_address: str = ""
+    vault_mount: str = "transit"
+    vault_key: str = ""
+    vault_token_file: Path | None = None
+    vault_ca: Path | None = None
+
+
+class AccessSettings(_Section):
+    """Who may use which commands: users of the operating system, and groups as "@group"; see `radnode.access`."""
+
+    administrators: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    auditors: tuple[str, ...] = ()
+    owner_is_administrator: bool = True
+    require_reason: bool = False
 
 
 class AuditSettings(_Section):
@@ -193,9 +227,10 @@ class CompletionSettings(_Section):
 
 
 class ReportSettings(_Section):
-    """What every report carries in its header."""
+    """What every report carries in its header, and which secondary objects go with it (`radnode.report.secondary`)."""
 
     content_qualification: Literal["RESEARCH", "PRODUCT", "SERVICE"] = "RESEARCH"
+    secondary: tuple[SecondaryKind, ...] = ("sc",)
 
 
 class DeliverSettings(_Section):
@@ -231,6 +266,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     storage: StorageSettings = StorageSettings()
     keys: KeysSettings = KeysSettings()
+    access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
     detect: DetectSettings = DetectSettings()
     completion: CompletionSettings = CompletionSettings()

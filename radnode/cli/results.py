@@ -8,12 +8,31 @@ from typing import Any
 
 import click
 
-from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
+from radnode.cli.common import (
+    accountable,
+    config_option,
+    json_option,
+    local_time,
+    open_node,
+    print_json,
+    print_table,
+    user,
+)
 from radnode.errors import RadnodeError
 from radnode.model import Reason
 
 Document = dict[str, Any]
 _USE = "research use only, not for primary diagnosis"
+FORMS = {
+    "sr": "DICOM structured report",
+    "sc": "DICOM Secondary Capture",
+    "gsps": "DICOM presentation state",
+    "seg": "DICOM segmentation",
+    "kos": "DICOM key object selection",
+    "json": "findings as JSON",
+    "html": "summary",
+    "pdf": "summary",
+}
 
 
 @click.group()
@@ -27,6 +46,7 @@ def results() -> None:
 @click.option("--patient", help="Only this Patient ID.")
 @click.option("--issuer", default="", help="Issuer of that Patient ID.")
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1), help="How many at most.")
+@accountable
 def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, limit: int) -> None:
     """List results, newest first."""
     node = open_node(config)
@@ -54,6 +74,7 @@ def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, 
 @click.argument("result", metavar="ID")
 @config_option
 @json_option
+@accountable
 def show(result: str, config: Path | None, as_json: bool) -> None:
     """Show the findings of one result."""
     node = open_node(config)
@@ -68,21 +89,37 @@ def show(result: str, config: Path | None, as_json: bool) -> None:
 @results.command()
 @click.argument("result", metavar="ID")
 @config_option
+@click.option("--as", "form", default="sr", show_default=True, type=click.Choice(list(FORMS)), help="What to write.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
-def export(result: str, config: Path | None, output: Path) -> None:
-    """Write the structured report of one result, decrypted, to a DICOM file."""
+@accountable
+def export(result: str, config: Path | None, form: str, output: Path) -> None:
+    """Write one result, decrypted: report (sr), secondary objects (sc, gsps, seg, kos), json, or a page (html, pdf).
+
+    It names the patient. Of several pictures the second goes to FILE-2, and so on.
+    """
     node = open_node(config)
-    report = node.results.export(result, user())
+    files = node.export(result, user(), form)
     node.settle_trail()
+    for number, content in enumerate(files, 1):
+        path = output if number == 1 else output.with_stem(f"{output.stem}-{number}")
+        _write_private(path, content)
+        click.echo(f"{path}: {FORMS[form]} of {result}, readable by you alone")
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read.
+
+    Raises:
+        RadnodeError: it exists already, or cannot be written.
+    """
     try:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise RadnodeError(f"{output} exists already; choose another name.") from error
+        raise RadnodeError(f"{path} exists already; choose another name.") from error
     except OSError as error:
-        raise RadnodeError(f"{output} cannot be written: {error.strerror}.") from error
+        raise RadnodeError(f"{path} cannot be written: {error.strerror}.") from error
     with os.fdopen(descriptor, "wb") as file:
-        file.write(report)
-    click.echo(f"{output}: DICOM structured report {result}, readable by you alone")
+        file.write(content)
 
 
 def describe(document: Document) -> list[str]:

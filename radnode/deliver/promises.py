@@ -188,4 +188,6 @@ class Promises:
 
 def _named(row: SendingRow) -> dict[str, str]:
     """Return how the log names what was sent."""
-    return {"instance" if row.kind is JobKind.FORWARD else "result": row.subject}
+    subject, _, name = row.subject.partition(".")
+    found = {"instance" if row.kind is JobKind.FORWARD else "result": subject}
+    return found | ({"object": name} if name else {})

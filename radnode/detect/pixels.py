@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,8 +15,9 @@ from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
+from radnode.detect.display import Display, read_display
 from radnode.errors import DetectionError
-from radnode.model import Reason
+from radnode.model import Reason, View
 from radnode.spacing import judge
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ class PixelImage:
     """One grayscale frame in display sense: a higher value is brighter (denser tissue in an X-ray).
 
     `pixels` is float32 of shape (source rows, source columns), or smaller by the whole number `factor` where
-    the image was reduced on its way (`reduce`). `spacing` is (row, column) of the source in mm, None where the
-    file does not say; `spacing_at` is "patient" where `radnode.spacing` says that it holds there, "detector" for what
-    is measured at the detector, which magnifies the patient, or where the file does not say.
+    the image was reduced on its way (`reduce`). `display` says how a viewer shows it, `view` is it as shown, where one
+    was asked for. `spacing` is (row, column) of the source in mm, None where the file does not say; `spacing_at` is
+    "patient" where `radnode.spacing` says that it holds there, "detector" for what is measured at the detector, which
+    magnifies the patient, or where the file does not say.
     """
 
     pixels: FloatImage
@@ -45,6 +47,8 @@ class PixelImage:
     spacing_at: SpacingPlane | None = None
     source: tuple[int, int] | None = None
     factor: int = 1
+    display: Display = field(default_factory=Display)
+    view: View | None = None
 
     @property
     def rows(self) -> int:
@@ -108,7 +112,7 @@ def reduce(image: PixelImage, size: int) -> PixelImage:
     if factor < 2 or image.factor > 1:
         return image
     smaller = np.asarray(Image.fromarray(image.pixels).reduce(factor), dtype=np.float32)
-    return PixelImage(smaller, image.spacing, image.spacing_at, (image.rows, image.columns), factor)
+    return replace(image, pixels=smaller, source=(image.rows, image.columns), factor=factor)
 
 
 def scale(image: PixelImage, size: int) -> tuple[FloatImage, Geometry]:
@@ -204,14 +208,16 @@ def _to_image(dataset: Dataset, stored: npt.NDArray[Any]) -> PixelImage:
         slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
         if (slope, intercept) != (1.0, 0.0):
             values = values * np.float32(slope) + np.float32(intercept)
+    turned = None
     if dataset.PhotometricInterpretation == "MONOCHROME1":
+        turned = float(values.max() + values.min())
         values = values.max() + values.min() - values
     if not np.isfinite(values).all():
         raise DetectionError(Reason.PIXELS_UNDECODABLE)
     if padding is not None and padding.any() and not padding.all():
         values[padding] = values[~padding].min()
     spacing, spacing_at = _spacing(dataset)
-    return PixelImage(values, spacing, spacing_at)
+    return PixelImage(values, spacing, spacing_at, display=read_display(dataset, turned, spacing))
 
 
 def _without_unused_bits(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:

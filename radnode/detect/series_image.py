@@ -17,7 +17,7 @@ _KEPT = (  # of the header of each image: what the gate, the order, and the refe
     "SpecificCharacterSet", "SOPClassUID", *UIDS, "PatientID", "Modality", "BodyPartExamined", "ViewPosition",
     "ViewCodeSequence", "PatientAge", "PatientBirthDate", "StudyDate", "PhotometricInterpretation", "NumberOfFrames",
     "Rows", "Columns", "InstanceNumber", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient",
-    "FrameOfReferenceUID",
+    "FrameOfReferenceUID", "RescaleSlope", "RescaleIntercept",
     *SPACING,
 )  # fmt: skip
 

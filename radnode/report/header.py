@@ -94,7 +94,7 @@ def add_document(report: Dataset, source: Dataset, accepted_at: datetime, conten
     `accepted_at` is written in the time zone that the source states, else in its own: Timezone Offset From UTC
     speaks for the copied study date and time as well.
     """
-    moment = accepted_at.astimezone(_zone(source) or accepted_at.tzinfo)
+    moment = accepted_at.astimezone(zone(source) or accepted_at.tzinfo)
     report.SOPClassUID = Comprehensive3DSRStorage
     report.TimezoneOffsetFromUTC = f"{moment:%z}"[:5]
     report.InstanceCreationDate = report.ContentDate = f"{moment:%Y%m%d}"
@@ -198,7 +198,7 @@ def _dataset(**values: object) -> Dataset:
     return dataset
 
 
-def _zone(source: Dataset) -> timezone | None:
+def zone(source: Dataset) -> timezone | None:
     """Timezone Offset From UTC (PS3.3 C.12.1) of the source; None when it says none or nonsense."""
     offset = re.fullmatch(r"([+-])(0\d|1[0-4])([0-5]\d)", received.text(source, "TimezoneOffsetFromUTC"))
     if offset is None:

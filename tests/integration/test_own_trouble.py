@@ -46,7 +46,7 @@ def node(tmp_path: Path) -> Node:
 class GatedAnalyser:
     """Declines every image at the gate."""
 
-    def task(self, name: str, header: Dataset, part10: bytes) -> Task:
+    def task(self, name: str, header: Dataset, part10: bytes, _view_side: int = 0) -> Task:
         task = Task(name, header, part10, None)
         task.decline(Reason.UNSUPPORTED_MODALITY)
         return task

@@ -19,7 +19,8 @@ from support.report_checks import name, problems, walk
 from radnode.part10 import read_file_meta
 
 RESULT_KEYS = {"id", "created", "outcome", "reason", "score", "peak", "findings", "model", "source", "report"} | {
-    "delivered"
+    "delivered",
+    "secondary",
 }
 FINDING_KEYS = {"code", "scheme", "meaning", "score", "site", "laterality", "region", "diameter_mm"}
 

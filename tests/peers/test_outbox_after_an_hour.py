@@ -14,8 +14,8 @@ from support.clock import WallClock
 from support.crash import CrashNode, Ledger
 from support.node import free_port, wait_for
 
+from radnode.configuration import load_settings
 from radnode.node import Node
-from radnode.settings import load_settings
 
 REPORTS = 300
 HOUR = 3600.0

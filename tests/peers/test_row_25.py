@@ -21,10 +21,11 @@ import pydicom
 import pytest
 from pydicom.filereader import read_file_meta_info
 from support import films
-from support.node import NodeProcess, free_port, wait_for
+from support.node import REPORT_ALONE, NodeProcess, free_port, wait_for
 
 STORESCP = "/usr/bin/storescp"
 PATIENCE = {
+    **REPORT_ALONE,
     "RADNODE_DELIVER__RETRY_SECONDS": "0.3",
     "RADNODE_DELIVER__RETRY_MAX_SECONDS": "1",
     "RADNODE_DELIVER__PROBE_SECONDS": "1",

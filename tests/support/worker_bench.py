@@ -32,7 +32,7 @@ class FakeAnalyser:
         self.answers: dict[str, Answer] = {}
         self.batches: list[list[str]] = []
 
-    def task(self, name: str, header: Dataset, part10: bytes) -> Task:
+    def task(self, name: str, header: Dataset, part10: bytes, _view_side: int = 0) -> Task:
         return Task(name, header, part10, None)
 
     def decode(self, tasks: Sequence[Task]) -> list[FakeAnalyser]:

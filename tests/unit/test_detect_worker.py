@@ -130,7 +130,7 @@ def test_a_newer_model_makes_a_new_report_that_names_the_one_before(bench: Worke
         bench.work(1)
     actor = Actor(user="test")
     later, earlier = (
-        pydicom.dcmread(BytesIO(bench.rooms.results.export(item["id"], actor)))
+        pydicom.dcmread(BytesIO(bench.rooms.results.export(item["id"], actor).report))
         for item in bench.rooms.results.listing(actor)
     )
     (study,) = later.PredecessorDocumentsSequence

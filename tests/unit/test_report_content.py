@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 
+import highdicom
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -100,3 +101,24 @@ def test_every_reason_has_a_code_and_a_meaning_of_its_own() -> None:
     for reason, concept in codes.REASONS.items():
         assert concept.value.startswith("1" if reason.outcome is Outcome.NOT_ATTEMPTED else "2")
         assert codes.ascii_text(concept.meaning) == concept.meaning  # fits LO
+
+
+@pytest.mark.parametrize("sources", [[FILM], SLICES], ids=["film", "series"])
+def test_evidence_is_what_highdicom_finds_referenced(sources: Sequence[Dataset]) -> None:
+    analysis = FINDING if len(sources) == 1 else IN_SERIES
+    ours = reread(report(sources, analysis))
+    theirs = highdicom.sr.Comprehensive3DSR(
+        evidence=sources,
+        content=highdicom_tree.measurement_report(sources, analysis),
+        series_instance_uid=ours.SeriesInstanceUID,
+        series_number=1,
+        sop_instance_uid=ours.SOPInstanceUID,
+        instance_number=1,
+        manufacturer="radnode",
+        is_complete=True,
+    )
+    keyword = "CurrentRequestedProcedureEvidenceSequence"
+    assert ours[keyword].to_json_dict(None, 0) == theirs[keyword].to_json_dict(None, 0)
+    assert "PertinentOtherEvidenceSequence" not in ours
+    for flag in ("CompletionFlag", "VerificationFlag", "SOPClassUID", "StudyInstanceUID", "PatientID"):
+        assert ours[flag].value == theirs[flag].value
