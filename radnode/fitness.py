@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -51,6 +52,8 @@ def examine(node: Node) -> Iterator[Finding]:
     if database.fit:
         yield _try("jobs", lambda: _jobs(node))
         yield _try("holds", lambda: _holds(node))
+    for path in node.settings.audit.anchor:
+        yield _try(f"anchor {path}", lambda path=path: _anchor(node.settings.path(path)))  # type: ignore[misc]
     yield from _models(node)
     for destination in node.settings.destinations:
         yield _destination(node, destination, tls[-1], is_open=database.fit)
@@ -194,6 +197,17 @@ def _disk(node: Node) -> str:
 def _database(node: Node) -> str:
     _ = node.engine
     return f"opens, {node.database_path}"
+
+
+def _anchor(folder: Path) -> str:
+    if not folder.is_dir():
+        raise RadnodeError(f"{folder} is not there; mount it, or make the folder.")
+    if not os.access(folder, os.W_OK):
+        raise RadnodeError(f"{folder} cannot be written.")
+    newest = max((path.stat().st_mtime for path in folder.glob("*.notes")), default=None)
+    if newest is None:
+        return "writable, no checkpoint yet"
+    return f"writable, newest checkpoint of {datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M}Z"
 
 
 def _jobs(node: Node) -> str:

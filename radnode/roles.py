@@ -336,9 +336,12 @@ def sequencer(node: Node, stop: threading.Event) -> None:
             return
     node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
     logger().info("ready", count=trail.size)
-    trail.run(stop, Keeper(node, node.signer).look)
+    keeper = Keeper(node, trail)
+    trail.run(stop, keeper.look)
     node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
-    trail.close()
+    trail.finish()
+    keeper.anchor()
+    trail.release()
 
 
 ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deliver, "sequencer": sequencer}

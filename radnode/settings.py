@@ -164,13 +164,15 @@ class KeysSettings(_Section):
 
 
 class AuditSettings(_Section):
-    """How often the trail is sealed by a signed checkpoint, and how long it is kept (0: for ever).
+    """How often the trail is sealed by a signed checkpoint and anchored, and how long it is kept (0: for ever).
 
     Six years (45 CFR 164.316(b)(2)) are 2192 days at most, two of their Februaries having 29.
     """
 
     checkpoint_seconds: Seconds = 1.0
     retention_days: int = Field(default=2192, ge=0)
+    anchor: tuple[Path, ...] = ()
+    anchor_seconds: Seconds = 60.0
 
 
 class DetectSettings(_Section):

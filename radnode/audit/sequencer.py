@@ -75,6 +75,7 @@ class Sequencer:
         self._tree = Tree()
         self._prev = self._before = FIRST_PREV
         self._signed = 0
+        self.newest: Checkpoint | None = None  # signed last
         self._day = ""  # of the last entry, UTC
 
     @property
@@ -137,7 +138,7 @@ class Sequencer:
             checkpoint = self._notes.append(self._tree.size, self._tree.root(), self._before)
         except OSError as error:
             raise AuditError(f"The checkpoint could not be written: {error.strerror}.") from None
-        self._signed = checkpoint.size
+        self._signed, self.newest = checkpoint.size, checkpoint
         reach("trail-signed")
         return checkpoint
 
@@ -161,11 +162,15 @@ class Sequencer:
     def close(self) -> None:
         """Append what is left, sign a last checkpoint, and give up the lock."""
         try:
-            while self.step():
-                pass
-            self.checkpoint()
+            self.finish()
         finally:
             self.release()
+
+    def finish(self) -> None:
+        """Append what is left, and sign a last checkpoint."""
+        while self.step():
+            pass
+        self.checkpoint()
 
     def release(self) -> None:
         """Give up the lock as a crash would: without appending or signing anything."""
@@ -217,7 +222,7 @@ class Sequencer:
         clear(self._engine, self._folder, stub)
         self._tree, self._prev, self._before = stub.tree(), stub.last, FIRST_PREV
         self._notes = Notes(self._folder / "checkpoints", self._signer)
-        newest = self._notes.newest()
+        newest = self.newest = self._notes.newest()
         self._signed = newest.size if newest else 0
         parts = segments(self._folder)
         whole = last = b""

@@ -1,5 +1,5 @@
 """The independent verifier of the audit trail: shares no code with the writer, and is one file that can be
-copied to another machine: `python verify.py FOLDER PUBLIC_KEY [DATABASE]`.
+copied to another machine: `python verify.py FOLDER PUBLIC_KEY [DATABASE] [--anchor=FOLDER]...`.
 
 It needs the files, the public key, and nothing else; a database, where given, is compared with them row by
 row. The format is that of docs/audit-trail.md. Every entry is held to three things:
@@ -19,7 +19,7 @@ import re
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -111,20 +111,23 @@ class _Fault:
     problem: str
 
 
-def verify(folder: Path, public_key_path: Path, database: Path | None = None) -> Verification:
+def verify(
+    folder: Path, public_key_path: Path, database: Path | None = None, anchors: Sequence[Path] = ()
+) -> Verification:
     """Check the trail in `folder` against the verifier key in the file `public_key_path`.
 
-    `database` is the node's SQLite file, opened read-only. Nothing is written and nothing raised for a broken
-    trail; OSError when a file cannot be read, ValueError when the key is none, sqlite3.Error when the database
-    is none.
+    `database` is the node's SQLite file, opened read-only; `anchors` are folders with more checkpoints. Nothing is
+    written and nothing raised for a broken trail; OSError when a file cannot be read, ValueError when the key is none,
+    sqlite3.Error when the database is none.
     """
     name, public = _public_key(public_key_path.read_text(encoding="utf-8"))
     stub, bad_stub = _read_stub(folder / "purged.note", name, public)
     files = _Files(folder, stub)
-    signed, forged = _checkpoints(folder / "checkpoints", name, public)
+    drawers = (folder / "checkpoints", *anchors)
+    signed, forged = _checkpoints(drawers, name, public)
     if not signed and forged is None and files.parts and not stub.size:
         time.sleep(_SETTLE_SECONDS)
-        signed, forged = _checkpoints(folder / "checkpoints", name, public)
+        signed, forged = _checkpoints(drawers, name, public)
     walk = _Walk(files, {note.size: note for note in signed})
     fault = walk.run()
     if fault is None and signed and signed[-1].size > walk.entries:
@@ -270,9 +273,8 @@ def _compare(files: _Files, database: Path, limit: int, *, complete: bool) -> tu
     connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
     try:
         purged = files.stub.size
-        rows = iter(
-            connection.execute("SELECT seq, entry FROM audit_entries WHERE seq > ? ORDER BY seq", (purged,)),
-        )
+        query = "SELECT seq, entry FROM audit_entries WHERE seq > ? ORDER BY seq"
+        rows = iter(connection.execute(query, (purged,)))
         for seq, raw in enumerate(itertools.islice(files.lines(), limit - purged), start=purged + 1):
             number, entry = next(rows, (0, ""))
             if number != seq:
@@ -288,16 +290,17 @@ def _compare(files: _Files, database: Path, limit: int, *, complete: bool) -> tu
     return None, pending
 
 
-def _checkpoints(folder: Path, name: str, public: Ed25519PublicKey) -> tuple[list[_Signed], _Fault | None]:
+def _checkpoints(folders: Sequence[Path], name: str, public: Ed25519PublicKey) -> tuple[list[_Signed], _Fault | None]:
     """Return the checkpoints whose signature holds, by size, and the first one that is forged or contradicts."""
     signed: dict[int, _Signed] = {}
-    forged: _Fault | None = None
-    for path in sorted(folder.glob("*.notes")) if folder.is_dir() else []:
+    missing = [folder for folder in folders[1:] if not folder.is_dir()]
+    forged = _Fault(None, None, f"The anchor {missing[0]} is not there.") if missing else None
+    for path in [path for folder in folders for path in sorted(folder.glob("*.notes"))]:
         blocks = path.read_bytes().split(b"\n\n")
         whole = (len(blocks) - 1) // 2 * 2  # a last note without its empty line is one that a crash has torn
         size = 0
         for number in range(0, whole, 2):
-            where = f"checkpoint {number // 2 + 1} of {path.name}"
+            where = f"checkpoint {number // 2 + 1} of {path.name if path.parent == folders[0] else path}"
             note = _open_note(blocks[number], blocks[number + 1], name, public, where)
             if note is None:
                 forged = forged or _Fault(None, None, f"The signature of {where} does not hold: it is forged.")
@@ -380,10 +383,12 @@ def _is_json(line: bytes) -> bool:
 
 def _main(arguments: list[str]) -> int:
     """Verify what the command line names; 0 when it holds, 1 when not, 2 when it was not asked rightly."""
-    if len(arguments) not in (2, 3):
-        print("usage: verify.py FOLDER PUBLIC_KEY [DATABASE]", file=sys.stderr)
+    anchors = [Path(word[9:]) for word in arguments if word.startswith("--anchor=")]
+    paths = [Path(word) for word in arguments if not word.startswith("--anchor=")]
+    if len(paths) not in (2, 3):
+        print("usage: verify.py FOLDER PUBLIC_KEY [DATABASE] [--anchor=FOLDER]...", file=sys.stderr)
         return 2
-    result = verify(*map(Path, arguments))
+    result = verify(paths[0], paths[1], paths[2] if paths[2:] else None, anchors)
     print(f"{result.entries} entries, {result.checkpoints} checkpoints over {result.signed}, {result.pending} pending.")
     print("The trail holds." if result.ok else result.problem)
     return 0 if result.ok else 1

@@ -81,7 +81,7 @@ def show(seq: int, config: Path | None, identity: bool) -> None:
 def verify(config: Path | None, as_json: bool) -> None:
     """Check every entry against the signed checkpoints; exit 1 and name the first that was touched.
 
-    Reads the files, the public key and the database, and shares no code with what wrote them.
+    Reads the files, the public key, the database and the anchors, and shares no code with what wrote them.
     """
     from radnode.audit import verify as verifier  # noqa: PLC0415
 
@@ -90,14 +90,17 @@ def verify(config: Path | None, as_json: bool) -> None:
     public_key = settings.path(settings.keys.directory) / "audit-sign.pub"
     database = settings.data_dir / "node.db"
     try:
-        found = verifier.verify(folder, public_key, database if database.exists() else None)
+        anchors = [settings.path(path) for path in settings.audit.anchor]
+        found = verifier.verify(folder, public_key, database if database.exists() else None, anchors)
     except (OSError, ValueError) as error:
         raise ConfigError(f"The trail or its public key {public_key} cannot be read.") from error
     if as_json:
         print_json({"folder": str(folder), **asdict(found)})
     elif found.ok:
         pending = f", {found.pending} more on their way" if found.pending else ""
-        click.echo(f"audit verify: ok, {found.entries} entries, {found.checkpoints} checkpoints{pending} ({folder})")
+        purged = f", the first {found.purged} purged" if found.purged else ""
+        counts = f"{found.entries} entries, {found.checkpoints} checkpoints{purged}{pending}"
+        click.echo(f"audit verify: ok, {counts} ({folder})")
     else:
         where = "" if found.first_bad is None else f"entry {found.first_bad}: "
         click.echo(f"audit verify: BROKEN, {where}{found.problem} ({folder})")
