@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from radnode.audit import events, read
 from radnode.audit.events import Actor, AuditRecord
+from radnode.configuration import find_config, load_settings
 from radnode.detect.worker import elements
 from radnode.errors import ConfigError, MalformedDataSet, RadnodeError
 from radnode.identify import identify
@@ -26,7 +27,6 @@ from radnode.model import Analysis, PeerIdentity, StoreRequest
 from radnode.node import Node, user_name
 from radnode.part10 import read_file_meta
 from radnode.rules import CALLING_AE, Decision
-from radnode.settings import find_config, load_settings
 
 LOCAL = "127.0.0.1"
 

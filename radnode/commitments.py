@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.commitment_sets import EXPLICIT, STORAGE_COMMITMENT_INSTANCE, read_request, write_request
@@ -149,6 +151,16 @@ class Commitments:
                 self._stores.audit.record(tx, record)
         if row.object_id is not None:
             self._stores.vault.discard(row.object_id)
+
+    def drop(self, tx: Connection, commitment: str) -> bytes | None:
+        """Say, in the caller's transaction, that a request is never answered; return its sealed object, to discard.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        row = get_commitment(tx, commitment)
+        close_commitment(tx, commitment)
+        return row.object_id
 
     def _sop_class(self, row: InstanceRow, go_on: Callable[[], bool]) -> str | None:
         """Return the SOP class of a kept instance, whose every byte was read and authenticated; None: it is broken."""

@@ -59,6 +59,8 @@ def examine(node: Node) -> Iterator[Finding]:
         yield _destination(node, destination, tls[-1], is_open=database.fit)
     if not node.settings.destinations:
         yield Finding("destinations", True, "none: reports stay on this node")
+    if database.fit:
+        yield from _unaddressed(node)
 
 
 def _try(subject: str, look: Callable[[], str]) -> Finding:
@@ -72,7 +74,8 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
 
 def _rules(node: Node) -> str:
     _ = node.rules
-    return f"{len(node.settings.rules)}, all of them can be used"
+    text = f"{len(node.settings.rules)}, all of them can be used"
+    return text if node.rules.detectors else f"{text}; none of them names a detector: no image is analysed"
 
 
 def _network(node: Node) -> str:
@@ -268,6 +271,20 @@ def _queued(node: Node, name: str) -> str:
     if gone is not None:
         said.append(f"out of reach for deliveries since {datetime.fromtimestamp(gone.since, UTC):%Y-%m-%d %H:%MZ}")
     return "; ".join(said)
+
+
+def _unaddressed(node: Node) -> Iterator[Finding]:
+    """Say what waits for whom the configuration does not name: it would wait for ever."""
+    try:
+        found = node.unaddressed()
+    except RadnodeError as error:
+        yield Finding("destinations", False, str(error))
+        return
+    for lost in found:
+        minutes = (node.stores.clock() - lost.oldest) / 60
+        what = f"{lost.count} {'wait' if lost.count > 1 else 'waits'} for it, the oldest for {minutes:.0f} minutes"
+        subject = f"{'peer' if lost.is_peer else 'destination'} {lost.name}"
+        yield Finding(subject, False, f"{what}, and the configuration does not name it. {lost.advice}")
 
 
 def _echo(node: Node, destination: DestinationSettings) -> str:

@@ -30,11 +30,12 @@ from radnode.intake import Intake
 from radnode.jobs import destinations, schema
 from radnode.jobs.completion import Completion
 from radnode.jobs.database import create_tables, open_database, reading, transaction
+from radnode.jobs.destinations import Unaddressed
 from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell
 from radnode.listening import Place
-from radnode.model import Analysis
+from radnode.model import Analysis, JobKind
 from radnode.observe import logger
 from radnode.pressure import Pressure
 from radnode.results import Report, Results
@@ -283,6 +284,19 @@ class Node:
             owner=owner,
             log=logger(),
         )
+
+    def unaddressed(self) -> list[Unaddressed]:
+        """Return what waits for a destination or a peer that the configuration does not name any more."""
+        names = [destination.name for destination in self.settings.destinations]
+        titles = [peer.ae_title for peer in self.settings.peers if "commit" in peer.may]
+        with reading(self.engine) as tx:
+            return destinations.unaddressed(tx, names, titles)
+
+    def has_analyses(self) -> bool:
+        """Say whether a worker has something to do: a rule names a detector, or work from before is still there."""
+        if self.rules.detectors or self.completion.next_due() is not None:
+            return True
+        return self.queue.has_unfinished(JobKind.ANALYSE, JobKind.SERIES)
 
     def sweep(self) -> int:
         """Give back the room that dead processes left in the object store; return how many stretches."""

@@ -231,7 +231,7 @@ def worker(node: Node, stop: threading.Event) -> None:
     from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415
 
-    if find_spec("torch") is None:
+    if node.rules.detectors and find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
     run = node.settings.data_dir / "run"
     analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
@@ -281,7 +281,14 @@ def deliver(node: Node, stop: threading.Event) -> None:
     from radnode.deliver.outbox import Courier  # noqa: PLC0415
 
     names = [destination.name for destination in node.settings.destinations]
-    lateness = Lateness(names, node.stores, node.settings.deliver, node.actor(), logger())
+    lateness = Lateness(
+        names,
+        node.stores,
+        settings=node.settings.deliver,
+        actor=node.actor(),
+        log=logger(),
+        unaddressed=node.unaddressed,
+    )
     couriers = [
         Courier(
             destination,
@@ -324,8 +331,9 @@ def deliver(node: Node, stop: threading.Event) -> None:
                 raise DeliveryError("Delivery to a destination ended; `uncaught_error` in this log says where.")
     for ringer in ringing:
         ringer.ring()
+    deadline = time.monotonic() + node.settings.node.drain_seconds
     for thread in threads:
-        thread.join(node.settings.node.drain_seconds)
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def sequencer(node: Node, stop: threading.Event) -> None:

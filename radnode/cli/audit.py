@@ -15,8 +15,8 @@ import click
 from radnode.audit import events, read
 from radnode.audit.log import open_sealed
 from radnode.cli.common import config_option, json_option, open_node, print_json, user
+from radnode.configuration import find_config, load_settings
 from radnode.errors import ConfigError
-from radnode.settings import find_config, load_settings
 from radnode.storage.keys import read_key
 
 FOLLOW_SECONDS = 0.5

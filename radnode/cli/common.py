@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from radnode.settings import ae_title, find_config, load_settings
+from radnode.configuration import find_config, load_settings
+from radnode.settings import ae_title
 
 if TYPE_CHECKING:
     from radnode.audit.events import Actor

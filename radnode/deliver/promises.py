@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -49,8 +49,8 @@ class CommittingPeer(Protocol):
     def ask(self, request: CommitmentRequest) -> None:
         """Return once the destination has accepted a request; DeliveryError when it has not."""
 
-    def await_report(self, seconds: float) -> CommitmentReport | None:
-        """Return what the destination reports on this association within so many seconds, or None."""
+    def await_report(self, seconds: float, take: Callable[[CommitmentReport], object]) -> bool:
+        """Say whether the destination reports on this association within so many seconds; `take` comes before 0000."""
 
 
 class Promises:
@@ -107,10 +107,8 @@ class Promises:
         again = self._count(leases)
         self._log.info("commitment_asked", count=len(leases))
         if self._in_vain[again] < SILENT_LINGERS:
-            report = peer.await_report(self._settings.timeout_seconds if again else LINGER_SECONDS)
-            self._in_vain[again] = 0 if report else self._in_vain[again] + 1
-            if report is not None:
-                self.reported(report)
+            heard = peer.await_report(self._settings.timeout_seconds if again else LINGER_SECONDS, self.reported)
+            self._in_vain[again] = 0 if heard else self._in_vain[again] + 1
 
     def reported(self, report: CommitmentReport) -> int:
         """Take what the destination says of a transaction; return how many deliveries that decided.

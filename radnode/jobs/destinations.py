@@ -5,6 +5,7 @@ A row stands here as long as a destination is out of reach, so that commands of 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -48,6 +49,25 @@ class OutOfReach:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unaddressed:
+    """Jobs that wait for a destination, or for a peer that asked, which the configuration does not name any more.
+
+    `name` is how it named it, `count` how many wait, `oldest` since when (epoch seconds) the first of them does.
+    """
+
+    name: str
+    is_peer: bool
+    count: int
+    oldest: float
+
+    @property
+    def advice(self) -> str:
+        """What to do, as a sentence."""
+        where = "a peer that may commit" if self.is_peer else "a destination"
+        return f"Add it again as {where}, or drop them: `radnode jobs discard --destination {self.name}`."
+
+
 def mark_out_of_reach(tx: Connection, destination: str, kind: JobKind, since: float, error: str) -> None:
     """Say that a destination cannot be reached; a second time changes the reason."""
     row = {"destination": destination, "kind": kind, "since": since, "error": error[:200]}
@@ -81,6 +101,26 @@ def waiting(tx: Connection, destination: str) -> tuple[int, float | None]:
     count, oldest = tx.execute(select(func.count(), func.min(jobs.c.job)).where(*mine)).one()
     created = None if oldest is None else tx.scalar(select(jobs.c.created).where(jobs.c.job == oldest))
     return int(count), created
+
+
+def unaddressed(tx: Connection, destinations: Collection[str], peers: Collection[str]) -> list[Unaddressed]:
+    """Return what waits for others than these destinations, and these peers that may ask for commitments."""
+    known = {False: (OUTGOING, destinations), True: ((JobKind.COMMIT,), peers)}
+    found = []
+    for is_peer, (kinds, names) in known.items():
+        lost = (_READY, jobs.c.kind.in_(kinds), jobs.c.destination.not_in(names))
+        query = select(jobs.c.destination, func.count(), func.min(jobs.c.job)).where(*lost).group_by(jobs.c.destination)
+        for name, count, first in tx.execute(query).all():
+            oldest = float(tx.scalar(select(jobs.c.created).where(jobs.c.job == first)) or 0.0)
+            found.append(Unaddressed(name, is_peer, count, oldest))
+    return found
+
+
+def waiting_jobs(tx: Connection, lost: Unaddressed) -> list[int]:
+    """Return the numbers of the jobs that wait for somebody who is not named."""
+    kinds = (JobKind.COMMIT,) if lost.is_peer else OUTGOING
+    mine = (_READY, jobs.c.kind.in_(kinds), jobs.c.destination == lost.name)
+    return list(tx.scalars(select(jobs.c.job).where(*mine).order_by(jobs.c.job)))
 
 
 def dead_letters(tx: Connection, destination: str | None) -> list[int]:

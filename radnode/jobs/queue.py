@@ -177,8 +177,9 @@ class Queue:
         self._settle(tx, lease, state=JobState.READY, error=error, due=due, attempts=attempts, turn=turn)
 
     def conclude(self, tx: Connection, kind: JobKind, subject: str, destination: str) -> None:
-        """Mark a live job done whoever holds it: what it was about has happened. Another stays as it is."""
-        self._resolve(tx, kind, subject, destination, state=JobState.DONE, error=None)
+        """Mark a job done whoever holds it, and though it was given up: what it was about has happened."""
+        states = (JobState.READY, JobState.LEASED, JobState.DEAD)
+        self._resolve(tx, kind, subject, destination, states, state=JobState.DONE, error=None)
 
     def reopen(
         self, tx: Connection, kind: JobKind, subject: str, destination: str, pause: Callable[[int], float], error: str
@@ -187,7 +188,8 @@ class Queue:
         key = (jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == destination)
         attempts = tx.scalar(select(jobs.c.attempts).where(*key))
         due = self._clock() + pause(max(1, attempts or 0))
-        self._resolve(tx, kind, subject, destination, state=JobState.READY, error=error, due=due)
+        states = (JobState.READY, JobState.LEASED)
+        self._resolve(tx, kind, subject, destination, states, state=JobState.READY, error=error, due=due)
 
     def release(self, owner: str, *, counted: bool = True) -> int:
         """Give back every lease of an owner, or of a role whose processes are known to be dead; return how many."""
@@ -221,13 +223,14 @@ class Queue:
         values |= {"due": self._clock(), "updated": self._clock()}
         self._change(tx, job, (JobState.DEAD, JobState.READY), values)
 
-    def discard(self, tx: Connection, job: int) -> None:
-        """Remove a dead job for good.
+    def discard(self, tx: Connection, job: int, *, waiting: bool = False) -> None:
+        """Remove a dead job for good; one that waits too, where it is `waiting` for nobody.
 
         Raises:
-            NotFoundError: no dead job has that number.
+            NotFoundError: no such job has that number.
         """
-        if not tx.execute(delete(jobs).where(jobs.c.job == job, jobs.c.state == JobState.DEAD)).rowcount:
+        states = (JobState.DEAD, JobState.READY) if waiting else (JobState.DEAD,)
+        if not tx.execute(delete(jobs).where(jobs.c.job == job, jobs.c.state.in_(states))).rowcount:
             raise NotFoundError(f"There is no dead job {job}; `radnode jobs list` shows which there are.")
 
     def show(self, job: int) -> JobRow:
@@ -254,6 +257,13 @@ class Queue:
         query: Select[int] = select(literal_column("1", Integer)).where(_READY, jobs.c.kind == kind).limit(limit)
         with reading(self._engine) as tx:
             return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
+
+    def has_unfinished(self, *kinds: JobKind) -> bool:
+        """Say whether a job of these kinds waits, is being worked on, or is dead and may be tried again."""
+        states = [text(f"state = '{state.value}'") for state in JobState if state is not JobState.DONE]
+        each = [select(jobs.c.job).where(state, jobs.c.kind.in_(kinds)).limit(1).subquery() for state in states]
+        with reading(self._engine) as tx:
+            return tx.scalar(union_all(*(select(found.c.job) for found in each)).limit(1)) is not None
 
     def of_subject(self, tx: Connection, kind: JobKind, subject: str) -> list[JobRow]:
         """Return the jobs of one kind about one subject."""
@@ -312,12 +322,19 @@ class Queue:
         if not tx.execute(update(jobs).where(held).values(values)).rowcount:
             raise StaleLease(f"The lease of job {lease.job_id} has passed to another worker.")
 
-    def _resolve(self, tx: Connection, kind: JobKind, subject: str, destination: str, **changed: object) -> None:
-        """Change a live job from outside; who holds a lease of it finds that it has lost it."""
+    def _resolve(
+        self,
+        tx: Connection,
+        kind: JobKind,
+        subject: str,
+        destination: str,
+        states: Sequence[JobState],
+        **changed: object,
+    ) -> None:
+        """Change a job in one of these states from outside; who holds a lease of it finds that it has lost it."""
         key = (jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == destination)
         values = {"token": None, "owner": None, "expires": None, "updated": self._clock(), **changed}
-        live = (JobState.READY, JobState.LEASED)
-        tx.execute(update(jobs).where(*key, jobs.c.state.in_(live)).values(values))
+        tx.execute(update(jobs).where(*key, jobs.c.state.in_(states)).values(values))
 
     def _change(self, tx: Connection, job: int, states: Sequence[JobState], values: dict[str, Any]) -> None:
         found = and_(jobs.c.job == job, jobs.c.state.in_(states))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from radnode.audit.events import Actor
+from radnode.configuration import load_settings
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import get_instance
 from radnode.model import Analysis, Code, ModelIdentity, Outcome, PeerIdentity, StoreRequest
@@ -18,7 +19,6 @@ from radnode.node import Node
 from radnode.part10 import file_header
 from radnode.results import Report
 from radnode.rules import Decision
-from radnode.settings import load_settings
 
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
 EXPLICIT = "1.2.840.10008.1.2.1"

@@ -18,6 +18,7 @@ from support.films import file_bytes
 from support.segments import extents
 
 from radnode import roles, supervisor
+from radnode.configuration import load_settings
 from radnode.deliver.breaker import Breaker
 from radnode.deliver.outbox import Courier
 from radnode.detect.analyser import Batch, Task
@@ -29,7 +30,7 @@ from radnode.node import Node
 from radnode.observe import logger
 from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report
-from radnode.settings import DestinationSettings, load_settings
+from radnode.settings import DestinationSettings
 from radnode.storage.sealing import Kind
 from radnode.supervisor import Supervisor
 

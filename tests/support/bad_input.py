@@ -27,6 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
+from radnode.configuration import load_settings
 from radnode.jobs import schema
 from radnode.jobs.database import reading
 from radnode.jobs.index import find_instance
@@ -38,7 +39,7 @@ from radnode.network.tls import client_context
 from radnode.node import Node
 from radnode.observe import KEYS
 from radnode.pki import make_test_pki
-from radnode.settings import DestinationSettings, Settings, TLSSettings, load_settings
+from radnode.settings import DestinationSettings, Settings, TLSSettings
 from support import rooms
 from support.certificates import DAY, resigned, revocation_list
 from support.network import CT, EXPLICIT, command, read_pdu, request_pdu, store_command
@@ -61,7 +62,7 @@ DEADLINES = {
     "RADNODE_NODE__MAX_ASSOCIATIONS_PER_PEER": str(MAX_ASSOCIATIONS_PER_PEER),
 }
 
-ECHO_MILLISECONDS = 100.0
+ECHO_MILLISECONDS, ECHO_TRIES = 100.0, 5
 MEMORY_SLACK = 16 * 2**20  # bytes; what an allocator keeps of threads that have ended
 DATABASE_DESCRIPTORS = 18  # a pool of connections to the database fills as they are needed, and stays
 SETTLE_SECONDS = 8.0  # a refused peer is listened to for a second more, and 500 handshakes take their time
@@ -203,8 +204,12 @@ class Target:
         self.assert_serves()
 
     def assert_serves(self) -> None:
-        """A C-ECHO of a good peer is answered in time; on a second try where the machine was busy with others."""
-        assert any(self.echo() < ECHO_MILLISECONDS for _ in range(2))
+        """A C-ECHO of a good peer is answered in time; on a later try where the machine was busy with others."""
+        taken = [self.echo()]
+        while min(taken) >= ECHO_MILLISECONDS and len(taken) < ECHO_TRIES:
+            time.sleep(ECHO_MILLISECONDS / 1000)
+            taken.append(self.echo())
+        assert min(taken) < ECHO_MILLISECONDS, taken
 
     def echo(self) -> float:
         """The round trip of one C-ECHO of the administrator, in milliseconds, on an association of its own."""
