@@ -31,6 +31,7 @@ from radnode.model import (
 from radnode.observe import Log, describe, logger
 from radnode.pressure import LOOK_SECONDS
 from radnode.refusals import Refusals
+from radnode.repository import Repository
 from radnode.trail import Keeper
 
 if TYPE_CHECKING:
@@ -344,11 +345,19 @@ def sequencer(node: Node, stop: threading.Event) -> None:
             return
     node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
     logger().info("ready", count=trail.size)
-    keeper = Keeper(node, trail)
+    syslog, finished, thread = node.settings.audit.syslog, threading.Event(), None
+    repository = None if syslog is None else Repository(node, syslog)
+    if repository is not None:
+        thread = threading.Thread(target=repository.forwarder().run, args=(finished,), daemon=True)
+        thread.start()
+    keeper = Keeper(node, trail, repository)
     trail.run(stop, keeper.look)
     node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
     trail.finish()
     keeper.anchor()
+    finished.set()
+    if thread is not None:
+        thread.join(node.settings.node.drain_seconds)
     trail.release()
 
 

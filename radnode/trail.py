@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 from radnode.audit import events, retention
 from radnode.audit.anchors import FolderAnchor
+from radnode.audit.forward import read_cursor
 from radnode.audit.sequencer import Sequencer
 from radnode.errors import AuditError
 from radnode.node import Node
 from radnode.observe import logger
+from radnode.repository import Repository
 
 PURGE_SECONDS = 86_400.0
 
@@ -18,8 +20,9 @@ PURGE_SECONDS = 86_400.0
 class Keeper:
     """Keeps the trail of one node; only the process that holds the trail's lock may have one."""
 
-    def __init__(self, node: Node, trail: Sequencer) -> None:
+    def __init__(self, node: Node, trail: Sequencer, repository: Repository | None = None) -> None:
         settings = node.settings
+        self._repository = repository
         self._node = node
         self._trail = trail
         self._anchors = {FolderAnchor(settings.path(path), node.signer): 0 for path in settings.audit.anchor}
@@ -33,6 +36,8 @@ class Keeper:
             AuditError, StorageError: the trail is broken or cannot be changed now.
         """
         now = time.monotonic()
+        if self._repository is not None:
+            self._repository.look()
         if now >= self._next_anchor:
             self._next_anchor = now + self._node.settings.audit.anchor_seconds
             self.anchor()
@@ -65,7 +70,9 @@ class Keeper:
         if not days:
             return 0
         before = retention.read_stub(folder, signer.verifier).size
-        stub = retention.due(folder, signer.verifier, now - timedelta(days=days))
+        forwarded = self._node.settings.audit.syslog is not None
+        keep_from = read_cursor(folder) + 1 if forwarded else None  # what the repository has not taken yet
+        stub = retention.due(folder, signer.verifier, now - timedelta(days=days), keep_from)
         if stub is None:
             return 0
         count = stub.size - before

@@ -21,12 +21,12 @@ from support.node import NodeProcess, free_port, radnode, wait_for
 from support.strangers import answer, scripted_pacs, tls
 
 from radnode.cli import cli
+from radnode.configuration import load_settings
 from radnode.jobs.database import transaction
 from radnode.jobs.schema import jobs
 from radnode.model import JobKind, JobState
 from radnode.network.command_set import Tag
 from radnode.node import Node
-from radnode.settings import load_settings
 
 SETTLE_SECONDS = 5.0
 QUIET_SECONDS = 0.4  # an event too many would have come by then

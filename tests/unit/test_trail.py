@@ -10,9 +10,10 @@ import pytest
 
 from radnode.audit import events
 from radnode.audit.verify import Verification, verify
+from radnode.configuration import load_settings
 from radnode.initialise import initialise
 from radnode.node import Node
-from radnode.settings import AuditSettings, load_settings
+from radnode.settings import AuditSettings
 from radnode.trail import Keeper
 
 SEVEN_YEARS = timedelta(days=7 * 366)
