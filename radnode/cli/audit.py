@@ -1,4 +1,4 @@
-"""audit tail, show, verify."""
+"""audit tail, show, verify; `report` is in `audit_report`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 from radnode.audit import events, read
 from radnode.audit.log import open_sealed
+from radnode.cli.audit_report import report
 from radnode.cli.common import config_option, json_option, open_node, print_json, user
 from radnode.configuration import find_config, load_settings
 from radnode.errors import ConfigError
@@ -25,6 +26,9 @@ FOLLOW_SECONDS = 0.5
 @click.group()
 def audit() -> None:
     """The tamper-evident trail of who did what to whose data."""
+
+
+audit.add_command(report)
 
 
 @audit.command()

@@ -60,6 +60,12 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
         Use(("audit", "show", "1"), ("trail_read",)),
         Use(("audit", "show", "1", "--identity"), ("trail_read",)),
     ),
+    "audit report": (
+        Use(("audit", "report", "--patient", "4711"), ("trail_read",)),
+        Use(("audit", "report", "--incident", "--since", "2026-01-01", "--identity"), ("trail_read",)),
+        Use(("audit", "report", "--activity", "--format", "pdf", "-o", "{fresh}.pdf"), ("trail_read",)),
+        Use(("audit", "report"), (), 2),  # nothing was asked for
+    ),
     "audit verify": (Use(("audit", "verify")),),  # shows no entry, and writes nothing beside what it judges
     "conformance": (Use(("conformance",)),),
 }
