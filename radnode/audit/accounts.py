@@ -224,7 +224,7 @@ def describe_period(since: datetime | None, until: datetime | None) -> str:
 def _touches_nothing(entry: Entry) -> bool:
     """Whether an entry names a patient of whose data nothing was shown: pseudonyms alone, or a search in vain."""
     detail = entry["detail"]
-    return (_name(entry) == "trail_read" and detail.get("purpose") != "identity") or detail.get("count") == 0
+    return bool((_name(entry) == "trail_read" and detail.get("purpose") != "identity") or detail.get("count") == 0)
 
 
 def _name(entry: Entry) -> str:

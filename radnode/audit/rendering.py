@@ -96,7 +96,7 @@ def pdf(account: Account, made: str) -> bytes:
     def grid(table: Table) -> LongTable:
         rows = [[cell(name, head) for name in table.columns], *([cell(value) for value in row] for row in table.rows)]
         lengths = [
-            min(60, max(len(row[column]) for row in (table.columns, *table.rows))) + 4
+            min(40, max(len(row[column]) for row in (table.columns, *table.rows))) + 5
             for column in range(len(table.columns))
         ]
         made_of = LongTable(rows, [width * length / sum(lengths) for length in lengths], repeatRows=1)
