@@ -18,6 +18,7 @@ from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.commitment_sets import EXPLICIT, STORAGE_COMMITMENT_INSTANCE, read_request, write_request
 from radnode.errors import DuplicateTransaction, NotFoundError, PeerMovedOn, RadnodeError, SealBroken
+from radnode.failpoints import reach
 from radnode.jobs.commitments import CommitmentRow, add_commitment, close_commitment, get_commitment
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, find_instance
@@ -77,6 +78,7 @@ class Commitments:
             object_id=self._stores.vault.put(self._folder, Kind.COMMITMENT, encoded),
             received=self._stores.clock(),
         )
+        reach("request-sealed")
         kept = False
         try:
             with transaction(self._stores.engine) as tx:
@@ -88,6 +90,7 @@ class Commitments:
                 detail: dict[str, str | int] = {"commitment": row.commitment, "count": len(request.references)}
                 record = AuditRecord(events.COMMITMENT_REQUESTED, Actor.of_peer(peer), detail=detail)
                 self._stores.audit.record(tx, record)
+            reach("request-kept")
             kept = is_new
         finally:
             if not kept:
@@ -149,6 +152,7 @@ class Commitments:
                 outcome = AuditOutcome.MINOR if failed else AuditOutcome.SUCCESS
                 record = AuditRecord(events.COMMITMENT_REPORTED, actor, outcome=outcome, patient=patient, detail=detail)
                 self._stores.audit.record(tx, record)
+        reach("request-closed")
         if row.object_id is not None:
             self._stores.vault.discard(row.object_id)
 

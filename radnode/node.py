@@ -7,13 +7,16 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 from __future__ import annotations
 
 import getpass
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pydicom
 from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
@@ -35,10 +38,10 @@ from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell
 from radnode.listening import Place
-from radnode.model import Analysis, JobKind
+from radnode.model import Analysis, JobKind, View
 from radnode.observe import logger
 from radnode.pressure import Pressure
-from radnode.results import Report, Results
+from radnode.results import Report, Results, Secondary
 from radnode.rules import Rules
 from radnode.settings import DestinationSettings, PeerSettings, Settings
 from radnode.storage import keys
@@ -124,7 +127,7 @@ class Node:
     @cached_property
     def rules(self) -> Rules:
         """The compiled rules."""
-        return Rules(self.settings.rules)
+        return Rules(self.settings.rules, self.settings.report.secondary)
 
     @cached_property
     def stores(self) -> Stores:
@@ -155,7 +158,7 @@ class Node:
     @cached_property
     def results(self) -> Results:
         """Keeps what was found."""
-        return Results(self.stores)
+        return Results(self.stores, {item.name: item.secondary for item in self.settings.destinations})
 
     def actor(self) -> Actor:
         """The node itself, acting as the operating-system user it runs as."""
@@ -176,9 +179,11 @@ class Node:
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
 
-    def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
+    def compose(
+        self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset] = ()
+    ) -> Report:
         """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
-        return self.compose_series([header], analysis, received, ())
+        return self.compose_series([header], analysis, received, predecessors)
 
     def compose_series(
         self, headers: Sequence[Dataset], analysis: Analysis, received: float, predecessors: Sequence[Dataset]
@@ -197,8 +202,60 @@ class Node:
         )
         return Report(str(report.SOPInstanceUID), encode_report(report))
 
+    def compose_secondary(
+        self,
+        headers: Sequence[Dataset],
+        analysis: Analysis,
+        received: float,
+        report: Report,
+        kinds: Sequence[str],
+        views: Mapping[int, View],
+    ) -> list[Secondary]:
+        """Build and encode the secondary objects of these kinds; arguments as of `detect.illustrating`."""
+        from radnode.report.secondary import build_secondary  # noqa: PLC0415 (as above)
+        from radnode.report.secondary_header import Origin  # noqa: PLC0415
+        from radnode.report.sr import encode_report  # noqa: PLC0415
+
+        origin = Origin(
+            headers,
+            analysis,
+            accepted_at=datetime.fromtimestamp(received, UTC).astimezone(),
+            software_version=radnode.__version__,
+            station_name=self.settings.node.ae_title,
+        )
+        made = build_secondary(origin, kinds, views, pydicom.dcmread(BytesIO(report.part10), stop_before_pixels=True))
+        return [
+            Secondary(kind, int(item.InstanceNumber), str(item.SOPInstanceUID), encode_report(item))
+            for kind, item in made
+        ]
+
+    def export(self, result: str, actor: Actor, form: str) -> list[bytes]:
+        """Return the files of a result: its report (sr), its objects of a kind (sc, ...), json, or a page (html, pdf).
+
+        Raises:
+            NotFoundError: there is no such result, or it has no object of that kind.
+        """
+        found = self.results.export(result, actor, form)
+        if form == "sr":
+            return [found.report]
+        if form == "json":
+            return [json.dumps(found.document, indent=2).encode()]
+        if form not in ("html", "pdf"):
+            return found.of_kind(form)
+        from radnode.report.page import compose_page  # noqa: PLC0415 (as above)
+
+        page = compose_page(found.document, found.report, next(iter(found.of_kind("sc")), None))
+        if form == "html":
+            from radnode.report.page_html import html_page  # noqa: PLC0415
+
+            return [html_page(page)]
+        from radnode.report.page_pdf import pdf_page  # noqa: PLC0415
+
+        return [pdf_page(page)]
+
     def warm_reports(self) -> None:
         """Import what builds reports, so that the first one need not wait for it."""
+        import radnode.report.secondary  # noqa: PLC0415
         import radnode.report.sr  # noqa: F401, PLC0415
 
     def analyser(self, loading: Loading | None = None) -> Analyser:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from radnode.deliver.outbox import Courier
     from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
+    from radnode.detect.illustrating import ComposeSecondary
     from radnode.intake import Receipt
     from radnode.network.hooks import AssociationEvent, CommitmentHooks, ReportChannel
     from radnode.node import Node
@@ -63,6 +64,7 @@ class _Parts(TypedDict):
     actor: Actor
     owner: str
     log: Log
+    illustrate: ComposeSecondary
 
 
 class _Logged:
@@ -237,7 +239,8 @@ def worker(node: Node, stop: threading.Event) -> None:
     run = node.settings.data_dir / "run"
     analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
-    node.warm_reports()
+    if node.rules.detectors:
+        node.warm_reports()
     for name in node.rules.detectors:
         loaded = analyser.load(name)
         if loaded is not None:
@@ -251,6 +254,7 @@ def worker(node: Node, stop: threading.Event) -> None:
         actor=node.actor(),
         owner=this,
         log=logger(),
+        illustrate=node.compose_secondary,
     )
     work = Worker(node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
     series = SeriesWorker(

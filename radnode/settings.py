@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -42,6 +42,8 @@ AETitle = Annotated[str, AfterValidator(ae_title)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+SecondaryKind = Literal["sc", "gsps", "seg", "kos"]
+SECONDARY_KINDS: tuple[SecondaryKind, ...] = get_args(SecondaryKind)
 
 
 class _Section(BaseModel):
@@ -118,7 +120,7 @@ class PeerSettings(_Section):
 
 
 class DestinationSettings(_Section):
-    """One AE that receives reports and forwarded images."""
+    """One AE that receives reports, forwarded images, and of the secondary objects these kinds."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     ae_title: AETitle
@@ -126,16 +128,21 @@ class DestinationSettings(_Section):
     port: Port
     tls: bool = True
     commitment: bool = False
+    secondary: tuple[SecondaryKind, ...] = SECONDARY_KINDS
 
 
 class RuleSettings(_Section):
-    """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`."""
+    """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`.
+
+    `secondary` are the secondary objects of its results; None: those of `[report]`.
+    """
 
     match: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     detect: tuple[str, ...] = ()
     deliver: tuple[str, ...] = ()
     forward: tuple[str, ...] = ()
     priority: Literal["routine", "high", "stat"] = "routine"
+    secondary: tuple[SecondaryKind, ...] | None = None
 
 
 class QueueSettings(_Section):
@@ -215,9 +222,10 @@ class CompletionSettings(_Section):
 
 
 class ReportSettings(_Section):
-    """What every report carries in its header."""
+    """What every report carries in its header, and which secondary objects go with it (`radnode.report.secondary`)."""
 
     content_qualification: Literal["RESEARCH", "PRODUCT", "SERVICE"] = "RESEARCH"
+    secondary: tuple[SecondaryKind, ...] = ("sc",)
 
 
 class DeliverSettings(_Section):

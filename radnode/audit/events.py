@@ -122,6 +122,7 @@ DETAIL_KEYS: Final = frozenset(
         "format",
         "job",
         "job_kind",
+        "object",  # which secondary object of a result: kind and number
         "key",  # identifier of a key, never the key
         "last",
         "outcome",  # of an analysis (model.Outcome)

@@ -16,7 +16,7 @@ from radnode.jobs.database import reading, transaction
 from radnode.jobs.destinations import dead_letters, out_of_reach, waiting_jobs
 from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
 from radnode.jobs.index import find_instance, find_result
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.jobs.sendings import drop_sending
 from radnode.jobs.series import find_series
 from radnode.model import JobKind, JobState
@@ -201,7 +201,7 @@ def _record(node: Node, tx: Connection, row: JobRow, change: str) -> None:
         record = record if series is None else replace(record, patient=series.patient, study=series.study)
     else:
         look = find_instance if row.kind in (JobKind.ANALYSE, JobKind.FORWARD) else find_result
-        found = look(tx, row.subject)
+        found = look(tx, row.subject.partition(".")[0])  # that of a secondary object begins with its result
         if found is not None:
             record = replace(record, patient=found.patient, study=found.study, instance=found.instance)
     node.audit.record(tx, record)

@@ -31,7 +31,7 @@ def test(file: Path, calling_ae: str, config: Path | None, as_json: bool) -> Non
     """
     settings = load_settings(find_config(config))
     _check_detectors(settings)
-    found = Rules(settings.rules)
+    found = Rules(settings.rules, settings.report.secondary)
     elements = found.elements(file.read_bytes(), calling_ae)
     verdicts, decision = found.verdicts(elements), found.decide(elements)
     if as_json:
@@ -65,6 +65,7 @@ def _asked(verdict: Verdict) -> str:
     asked += [f"deliver {_joined(rule.deliver)}"] if rule.deliver else []
     asked += [f"forward {_joined(rule.forward)}"] if rule.forward else []
     asked += [f"priority {rule.priority}"] if rule.priority != "routine" else []
+    asked += [f"secondary {_joined(rule.secondary)}"] if rule.secondary is not None else []
     return "; ".join(asked) or "nothing"
 
 

@@ -21,6 +21,7 @@ from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.deliver.cargo import WORDS, subject_of
 from radnode.deliver.patience import pause
 from radnode.errors import DeliveryError, StaleLease
+from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.sendings import (
     SendingRow,
@@ -85,6 +86,7 @@ class Promises:
         with transaction(self._stores.engine) as tx:
             add_sending(tx, lease, instance)
             self._record(tx, lease.kind, lease.subject, WORDS[lease.kind].sending, attempt=lease.attempt)
+        reach("object-promised")
 
     def ask(self, peer: CommittingPeer, objects: Sequence[tuple[Lease, FileMeta]]) -> None:
         """Ask for a batch in one request, give its jobs back, and take an answer that comes at once.
@@ -97,6 +99,7 @@ class Promises:
         name = self._stores.pseudonyms.transaction(self._destination.ae_title, request.TransactionUID)
         with transaction(self._stores.engine) as tx:
             name_transaction(tx, leases, name)
+        reach("transaction-named")
         try:
             peer.ask(request)
         except DeliveryError as error:
@@ -104,7 +107,9 @@ class Promises:
             self._give_back(leases, self._settings.retry_max_seconds, str(error))
             self._log.warning("commitment_not_asked", count=len(leases), message=str(error))
             return
+        reach("commitment-asked")
         again = self._count(leases)
+        reach("asked-given-back")
         self._log.info("commitment_asked", count=len(leases))
         if self._in_vain[again] < SILENT_LINGERS:
             heard = peer.await_report(self._settings.timeout_seconds if again else LINGER_SECONDS, self.reported)
@@ -130,6 +135,8 @@ class Promises:
                 self._keep(tx, row)
             for row in lost:
                 self._lose(tx, row, failed[row.instance])
+            reach("answer-uncommitted")
+        reach("answer-committed")
         for row in kept:
             self._log.info(WORDS[row.kind].delivered, **_named(row))
         for row in lost:
@@ -154,6 +161,7 @@ class Promises:
         with transaction(self._stores.engine) as tx:
             count_ask(tx, leases, self._stores.clock())
             rows = [find_sending(tx, lease.kind, lease.subject, self._destination.name) for lease in leases]
+        reach("ask-counted")
         self._give_back(leases, self._settings.commitment_seconds, _SENT)
         return any(row is not None and row.asks > 1 for row in rows)
 
@@ -180,4 +188,6 @@ class Promises:
 
 def _named(row: SendingRow) -> dict[str, str]:
     """Return how the log names what was sent."""
-    return {"instance" if row.kind is JobKind.FORWARD else "result": row.subject}
+    subject, _, name = row.subject.partition(".")
+    found = {"instance" if row.kind is JobKind.FORWARD else "result": subject}
+    return found | ({"object": name} if name else {})

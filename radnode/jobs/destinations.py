@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from radnode.jobs.register import READY
 from radnode.jobs.schema import jobs, sendings
 from radnode.model import JobKind, JobState
 
@@ -38,7 +39,6 @@ _out_of_reach = Table(
     Column("error", String(200), nullable=False),
 )
 OUTGOING = (JobKind.DELIVER, JobKind.FORWARD)
-_READY = text("state = 'ready'")  # as the partial index has it, word for word
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def mark_back(tx: Connection, destination: str, kind: JobKind, now: float) -> No
     tx.execute(delete(_out_of_reach).where(_out_of_reach.c.destination == destination, _out_of_reach.c.kind == kind))
     this = (sendings.c.kind == jobs.c.kind, sendings.c.subject == jobs.c.subject, sendings.c.destination == destination)
     asked = exists().where(*this, sendings.c.asked.is_not(None))
-    waiting = (_READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due > now, not_(asked))
+    waiting = (READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due > now, not_(asked))
     tx.execute(update(jobs).where(*waiting).values(due=now, updated=now))
 
 
@@ -97,7 +97,7 @@ def waiting(tx: Connection, destination: str) -> tuple[int, float | None]:
 
     Reads the index alone: jobs are numbered in the order they come.
     """
-    mine = (_READY, jobs.c.kind.in_(OUTGOING), jobs.c.destination == destination)
+    mine = (READY, jobs.c.kind.in_(OUTGOING), jobs.c.destination == destination)
     count, oldest = tx.execute(select(func.count(), func.min(jobs.c.job)).where(*mine)).one()
     created = None if oldest is None else tx.scalar(select(jobs.c.created).where(jobs.c.job == oldest))
     return int(count), created
@@ -108,7 +108,7 @@ def unaddressed(tx: Connection, destinations: Collection[str], peers: Collection
     known = {False: (OUTGOING, destinations), True: ((JobKind.COMMIT,), peers)}
     found = []
     for is_peer, (kinds, names) in known.items():
-        lost = (_READY, jobs.c.kind.in_(kinds), jobs.c.destination.not_in(names))
+        lost = (READY, jobs.c.kind.in_(kinds), jobs.c.destination.not_in(names))
         query = select(jobs.c.destination, func.count(), func.min(jobs.c.job)).where(*lost).group_by(jobs.c.destination)
         for name, count, first in tx.execute(query).all():
             oldest = float(tx.scalar(select(jobs.c.created).where(jobs.c.job == first)) or 0.0)
@@ -119,7 +119,7 @@ def unaddressed(tx: Connection, destinations: Collection[str], peers: Collection
 def waiting_jobs(tx: Connection, lost: Unaddressed) -> list[int]:
     """Return the numbers of the jobs that wait for somebody who is not named."""
     kinds = (JobKind.COMMIT,) if lost.is_peer else OUTGOING
-    mine = (_READY, jobs.c.kind.in_(kinds), jobs.c.destination == lost.name)
+    mine = (READY, jobs.c.kind.in_(kinds), jobs.c.destination == lost.name)
     return list(tx.scalars(select(jobs.c.job).where(*mine).order_by(jobs.c.job)))
 
 

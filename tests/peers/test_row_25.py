@@ -1,7 +1,7 @@
 """Row 25: a destination that is down, refuses, hangs, or answers A700 for hours; and images that are forwarded to it.
 
 Each with a process of its own as the destination, that is stopped, killed, or told what to answer. The destination that
-loses an object after success is storage commitment's part.
+loses an object after success is in test_commitment.py.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import pydicom
 import pytest
 from pydicom.filereader import read_file_meta_info
 from support import films
-from support.node import NodeProcess, free_port, wait_for
+from support.node import REPORT_ALONE, NodeProcess, free_port, wait_for
 
 STORESCP = "/usr/bin/storescp"
 PATIENCE = {
+    **REPORT_ALONE,
     "RADNODE_DELIVER__RETRY_SECONDS": "0.3",
     "RADNODE_DELIVER__RETRY_MAX_SECONDS": "1",
     "RADNODE_DELIVER__PROBE_SECONDS": "1",

@@ -25,8 +25,9 @@ from typing import Any
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from sqlalchemy import select
+from sqlalchemy import func, select
 
+from radnode.audit.log import audit_entries
 from radnode.configuration import load_settings
 from radnode.jobs import schema
 from radnode.jobs.database import reading
@@ -186,10 +187,12 @@ class Target:
         """
         for pid in self._quiet.pids:
             forget_peak(pid)
+        self.await_trail()
         before, lines, entries = self.census(), len(self.log()), len(self.node.trail("peer_refused"))
         told: list[dict[str, Any]] = []
         yield told
         self._await_quiet(before)
+        self.await_trail()
         if peak is not None:
             assert self.census().peak - before.memory < peak
         told += self.log()[lines:]
@@ -202,6 +205,12 @@ class Target:
 
         wait_for(audited, SETTLE_SECONDS, "every refusal is in the trail")
         self.assert_serves()
+
+    def await_trail(self) -> None:
+        """Wait until what was committed so far stands in the trail."""
+        with reading(self._parts.engine) as tx:
+            rows = tx.execute(select(func.max(audit_entries.c.seq))).scalar() or 0
+        wait_for(lambda: len(self.node.trail()) >= rows, SETTLE_SECONDS, "the trail is up to date")
 
     def assert_serves(self) -> None:
         """A C-ECHO of a good peer is answered in time; on a later try where the machine was busy with others."""

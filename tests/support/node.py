@@ -27,6 +27,7 @@ from radnode.settings import DestinationSettings
 STORESCU = "/usr/bin/storescu"  # Debian's dcmtk; pynetdicom installs a script of the same name
 ORTHANC = "/usr/sbin/Orthanc"
 READY_SECONDS = 90.0
+REPORT_ALONE = {"RADNODE_REPORT__SECONDARY": "[]"}  # for tests that count deliveries: one a report
 _PROPOSE = {JPEGBaseline8Bit: ("-xy",), JPEGLSLossless: ("-xt",)}  # else storescu proposes uncompressed ones
 
 
@@ -57,7 +58,7 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     while (began := time.monotonic()) < deadline:
         if value := condition():
             return value
-        time.sleep(max(0.1, time.monotonic() - began))
+        time.sleep(min(max(0.1, time.monotonic() - began), 1.0))
     raise AssertionError(f"not within {seconds} s: {what}")
 
 

@@ -39,8 +39,8 @@ WORKED_ON = {
     "image-detected": ("analyse", 0, 0),
     "report-composed": ("analyse", 0, 0),
     "findings-sealed": ("analyse", 1, 0),
-    "result-sealed": ("analyse", 2, 0),
-    "result-uncommitted": ("analyse", 2, 0),
+    "result-sealed": ("analyse", 3, 0),  # findings, report, picture
+    "result-uncommitted": ("analyse", 3, 0),
     "result-committed": (None, 0, 1),
     "delivery-leased": ("deliver", 0, 1),
     "report-sent": ("deliver", 0, 1),

@@ -216,7 +216,12 @@ def test_result_is_shown_exported_and_never_over_a_file(run: Run, tmp_path: Path
     assert (code, json.loads(out)) == (0, listed)
     _, out, _ = run("results", "show", listed["id"])
     assert "finding" in out
-    assert "opacity" in out.lower()
+    assert ": finding, 3 places\n" in out
+    assert "  1. Opacity, left lung, score 0.87, 86 mm: columns 315 to 436, rows 106 to 318\n" in out
+    assert "  2. Opacity, lung, score 0.61, 40 x 40 pixels: columns 20 to 60, rows 30 to 70\n" in out
+    assert "  3. Opacity, score 0.55\n" in out
+    assert "  whole image: score 0.93, highest at column 370, row 210\n" in out
+    assert "research use only, not for primary diagnosis" in out
     assert run("results", "export", listed["id"], "-o", "report.dcm")[0] == 0
     assert (tmp_path / "report.dcm").read_bytes() == b"the report"
     assert (tmp_path / "report.dcm").stat().st_mode & 0o777 == 0o600
@@ -252,7 +257,8 @@ def test_series_that_is_not_complete_is_listed_by_its_pseudonym(run: Run, node: 
 
 def test_result_on_a_series_is_told_with_the_image_that_a_finding_is_on() -> None:
     region = {"points": [[1.0, 2.0], [30.0, 40.0]], "frame": 7}
-    finding = {"meaning": "Nodule", "site": None, "score": 0.75, "diameter_mm": 9.0, "region": region}
+    finding = {"meaning": "Nodule", "site": None, "laterality": None, "score": 0.75, "diameter_mm": 9.0}
+    finding["region"] = region
     document = {
         "id": "r",
         "outcome": "finding",
@@ -261,13 +267,33 @@ def test_result_on_a_series_is_told_with_the_image_that_a_finding_is_on() -> Non
         "peak": None,
         "findings": [finding],
         "model": {"name": "m", "version": "1.0.0", "device_uid": "2.25.1"},
-        "source": {"SOPInstanceUID": "1.2", "images": ["1.2", "1.3"]},
+        "created": 0.0,
+        "source": {"StudyInstanceUID": "1.1", "SOPInstanceUID": "1.2", "images": ["1.2", "1.3"]},
         "report": {"SOPInstanceUID": "1.4"},
         "delivered": [],
     }
     told = describe(document)
-    assert "  1. Nodule, score 0.75, 9 mm: image 7, columns 1 to 30, rows 2 to 40" in told
+    assert "  1. Nodule, score 0.75, 9 mm: image 7 of 2, columns 1 to 30, rows 2 to 40" in told
     assert "  series:      score 0.75, 2 images" in told
+
+
+def test_a_failure_is_told_as_no_statement_on_the_patient() -> None:
+    document = {
+        "id": "r",
+        "outcome": "failed",
+        "reason": "pixels_undecodable",
+        "score": None,
+        "peak": None,
+        "findings": [],
+        "model": {"name": "m", "version": "1.0.0", "device_uid": "2.25.1"},
+        "created": 0.0,
+        "source": {"StudyInstanceUID": "1.1", "SOPInstanceUID": "1.2"},
+        "report": {"SOPInstanceUID": "1.4"},
+        "delivered": [],
+    }
+    told = describe(document)
+    assert told[0] == "Result r: failed. The pixel data could not be decoded. This says nothing about the patient."
+    assert told[1].startswith("  model:")
 
 
 def test_ae_title_that_is_too_long_says_so(run: Run) -> None:

@@ -25,11 +25,12 @@ def test_rules_test_says_which_rule_matches_and_why_not(tmp_path: Path) -> None:
         "rule 2: no, asks for deliver pacs",
         '    Modality is "DX", and the rule wants "CT" or "MR"',
         '    CallingAE is "", and the rule wants "CT1" (name the sender with --calling-ae)',
-        "decision: detect -; deliver -; forward pacs; priority stat",
+        "decision: detect -; deliver -; forward pacs; priority stat; secondary sc",
     ]
     as_json = ["rules", "test", str(films.OPACITY), "--calling-ae", "CT1", "--json", "-c", str(config)]
     document = json.loads(CliRunner().invoke(cli, as_json).output)
-    assert document["decision"] == {"detect": [], "deliver": [], "forward": ["pacs"], "priority": "stat"}
+    decision = {"detect": [], "deliver": [], "forward": ["pacs"], "priority": "stat", "secondary": ["sc"]}
+    assert document["decision"] == decision
     assert [rule["matched"] for rule in document["rules"]] == [True, False]
     assert document["rules"][1]["misses"] == [{"keyword": "Modality", "value": "DX", "choices": ["CT", "MR"]}]
 

@@ -26,7 +26,7 @@ from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.destinations import Unaddressed, out_of_reach, unaddressed
 from radnode.jobs.index import get_instance
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.model import JobKind, JobState, Priority, StoreRequest
 from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report

@@ -19,7 +19,7 @@ from radnode.deliver.promises import SILENT_LINGERS, Promises
 from radnode.errors import DestinationHolds, DestinationRefused, DestinationUnavailable
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import get_instance
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.model import CommitmentReport, CommitmentRequest, FailedReference, JobKind, JobState
 from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report

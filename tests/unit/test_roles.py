@@ -80,7 +80,7 @@ def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monk
         lambda: None,
         SimpleNamespace(detectors=()),
     )
-    node.results = node.compose = node.completion = node.compose_series = None
+    node.results = node.compose = node.completion = node.compose_series = node.compose_secondary = None
     roles.worker(node, stop)
     assert len(steps) == 3
 
