@@ -394,14 +394,18 @@ class Node:
 
         return self.vault.sweep(named)
 
-    def sequencer(self) -> Sequencer:
-        """Make the sequencer; it works once it has acquired the trail's lock."""
+    @cached_property
+    def signer(self) -> Signer:
+        """Signs the checkpoints of the trail."""
         path = self.key_folder / "audit-sign.key"
         try:
-            signer = Signer.from_string(path.read_text(encoding="utf-8"))
+            return Signer.from_string(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise KeyUnavailable(f"The key file {path} cannot be read; restore it from its backup.") from error
-        return Sequencer(self.engine, self.audit_folder, signer, ORIGIN, self.settings.audit.checkpoint_seconds)
+
+    def sequencer(self) -> Sequencer:
+        """Make the sequencer; it works once it has acquired the trail's lock."""
+        return Sequencer(self.engine, self.audit_folder, self.signer, ORIGIN, self.settings.audit.checkpoint_seconds)
 
     def settle_trail(self) -> None:
         """Bring the trail up to date where no node is running that would; used by commands that add entries."""

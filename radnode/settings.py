@@ -192,10 +192,32 @@ class AccessSettings(_Section):
     require_reason: bool = False
 
 
+class SyslogSettings(_Section):
+    """The audit repository that takes the trail as DICOM audit messages (PS3.15 A.5) over TLS (RFC 5425).
+
+    `identity` sends real patient and study identifiers in place of pseudonyms. `on_failure`: whether images are refused
+    once the oldest entry that it has not taken is older than `refuse_after_seconds`.
+    """
+
+    host: str
+    port: Port = 6514
+    identity: bool = False
+    timeout_seconds: Seconds = 10.0
+    on_failure: Literal["spool", "refuse"] = "spool"
+    refuse_after_seconds: Seconds = 3600.0
+
+
 class AuditSettings(_Section):
-    """How often the trail is sealed by a signed checkpoint."""
+    """How often the trail is sealed by a signed checkpoint and anchored, and how long it is kept (0: for ever).
+
+    Six years (45 CFR 164.316(b)(2)) are 2192 days at most, two of their Februaries having 29.
+    """
 
     checkpoint_seconds: Seconds = 1.0
+    retention_days: int = Field(default=2192, ge=0)
+    anchor: tuple[Path, ...] = ()
+    anchor_seconds: Seconds = 60.0
+    syslog: SyslogSettings | None = None
 
 
 class DetectSettings(_Section):
