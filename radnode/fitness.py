@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,16 +10,18 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from radnode.errors import ConfigError, RadnodeError
+from radnode.errors import AuditError, ConfigError, RadnodeError
 from radnode.jobs.database import reading
 from radnode.jobs.destinations import out_of_reach, waiting
 from radnode.jobs.holds import held
 from radnode.model import JobState
 from radnode.node import Node
 from radnode.pki import fingerprint
-from radnode.settings import DestinationSettings
+from radnode.repository import Repository, backlog
+from radnode.settings import DestinationSettings, SyslogSettings
 
 EXPIRY_DAYS = 30
+LATE_SECONDS = 300.0  # after which an entry that the audit repository has not taken makes the node unfit
 FREE_BYTES = 2 * 2**30
 
 
@@ -51,6 +54,11 @@ def examine(node: Node) -> Iterator[Finding]:
     if database.fit:
         yield _try("jobs", lambda: _jobs(node))
         yield _try("holds", lambda: _holds(node))
+    for path in node.settings.audit.anchor:
+        yield _try(f"anchor {path}", lambda path=path: _anchor(node.settings.path(path)))  # type: ignore[misc]
+    syslog = node.settings.audit.syslog
+    if syslog is not None:
+        yield _try("audit repository", lambda: _repository(node, syslog))
     yield from _models(node)
     for destination in node.settings.destinations:
         yield _destination(node, destination, tls[-1], is_open=database.fit)
@@ -197,6 +205,29 @@ def _disk(node: Node) -> str:
 def _database(node: Node) -> str:
     _ = node.engine
     return f"opens, {node.database_path}"
+
+
+def _repository(node: Node, settings: SyslogSettings) -> str:
+    behind = backlog(node)
+    waiting = f"{behind.depth} entries wait for it, the oldest for {behind.seconds / 60:.0f} minutes"
+    try:
+        Repository(node, settings).connect().close()
+    except AuditError as error:
+        raise RadnodeError(f"{str(error).removesuffix('.')}; {waiting}.") from error
+    if behind.seconds > LATE_SECONDS:
+        raise RadnodeError(f"{settings.host}:{settings.port} takes connections, but {waiting}; does the node run?")
+    return f"{settings.host}:{settings.port} takes connections; {waiting if behind.depth else 'it has every entry'}"
+
+
+def _anchor(folder: Path) -> str:
+    if not folder.is_dir():
+        raise RadnodeError(f"{folder} is not there; mount it, or make the folder.")
+    if not os.access(folder, os.W_OK):
+        raise RadnodeError(f"{folder} cannot be written.")
+    newest = max((path.stat().st_mtime for path in folder.glob("*.notes")), default=None)
+    if newest is None:
+        return "writable, no checkpoint yet"
+    return f"writable, newest checkpoint of {datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M}Z"
 
 
 def _jobs(node: Node) -> str:

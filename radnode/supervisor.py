@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import radnode
-from radnode import repair
+from radnode import changes, repair
 from radnode.audit import events
 from radnode.errors import ConfigError, RadnodeError
 from radnode.listening import Endpoints
@@ -83,6 +83,7 @@ class Supervisor:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
         self._node.record(events.NODE_STARTED, self._node.actor(), version=radnode.__version__, pid=os.getpid())
+        changes.note(self._node)
         for role in reversed(self._roles):
             for seat in self._seats[role]:
                 self._start(seat)

@@ -16,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 SHARED = {
     "clinic": ("test_end_to_end", "test_outcomes", "test_sloppy_films"),
     "target": (
+        "test_audit_complete",
         "test_bad_input_association",
         "test_bad_input_commands",
         "test_bad_input_handshake",
