@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -102,17 +103,17 @@ class _Reader:
         found = received.text(self._source, keyword)
         if found or keyword not in _GROUPS:
             return found
-        for macros in self._macros():
+        for macros in self._macros:
             for macro in received.items(macros, _GROUPS[keyword]):
                 if found := received.text(macro, keyword):
                     return found
         return ""
 
-    def _macros(self) -> Iterable[Dataset]:
+    @cached_property
+    def _macros(self) -> list[Dataset]:
         frames = received.items(self._source, "PerFrameFunctionalGroupsSequence")
         number = (self._frame or 1) - 1
-        yield from frames[number : number + 1]
-        yield from received.items(self._source, "SharedFunctionalGroupsSequence")
+        return frames[number : number + 1] + received.items(self._source, "SharedFunctionalGroupsSequence")
 
 
 def _plane(reader: _Reader, spacing: Spacing) -> Plane | None:
