@@ -50,13 +50,14 @@ class RadiologistAssistant:
 
     Args:
         config: the node's `radnode.toml`; without it the file that the commands would use.
+        reason: why it is used; sealed into the audit entries.
 
     Raises:
         ConfigError: there is no such configuration, or it cannot be used.
     """
 
-    def __init__(self, config: str | Path | None = None) -> None:
-        self._node = Node(load_settings(find_config(None if config is None else Path(config))))
+    def __init__(self, config: str | Path | None = None, reason: str | None = None) -> None:
+        self._node = Node(load_settings(find_config(None if config is None else Path(config))), reason=reason)
         self._analyser = self._node.analyser()
         self._actor = Actor(user=user_name())
         self._illustrator = Illustrator(self._node.compose_secondary, logger())
@@ -139,7 +140,12 @@ class RadiologistAssistant:
         return [node.pseudonyms.result(receipt.instance, report.SOPInstanceUID) for _item, report in reports]
 
     def retrieve_results(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
-        """Return every result of a patient, newest first, as `radnode results show --json` prints them; audited."""
+        """Return every result of a patient, newest first, as `radnode results show --json` prints them; audited.
+
+        Raises:
+            RefusedError: the user of this process has no role that reads results (`[access]`).
+        """
+        self._node.admit("results list")
         return self._node.results.listing(self._actor, self._node.pseudonyms.patient(issuer, patient_id))
 
     def access_logs(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
@@ -147,7 +153,9 @@ class RadiologistAssistant:
 
         Raises:
             AuditError: the trail is damaged; `radnode audit verify` says where.
+            RefusedError: the user of this process has no role that reads the trail (`[access]`).
         """
+        self._node.admit("audit tail")
         patient = self._node.pseudonyms.patient(issuer, patient_id)
         self._node.record(events.TRAIL_READ, self._actor, patient=patient, command="access_logs")
         self._node.settle_trail()

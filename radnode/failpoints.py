@@ -60,11 +60,16 @@ PLACES: Final = {
     "request-closed": "C6",
 }
 
+# Those in commands, which no serving node comes by.
+COMMAND_PLACES: Final = frozenset(
+    {"rotation-begun", "keys-rewrapped", "key-retired", "study-purged", "objects-removed"}
+)
+
 _folder = os.environ.get(VARIABLE)
 
 
 def reach(place: str) -> None:
-    """Say that this process is at one of the `PLACES`; where it is armed, this may be the last thing it does."""
+    """Say that this process is at one of these places; where it is armed, this may be the last thing it does."""
     if _folder is not None:
         _be_hit(Path(_folder, place))
 

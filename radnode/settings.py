@@ -153,16 +153,43 @@ class QueueSettings(_Section):
 
 
 class StorageSettings(_Section):
-    """How much of the disk stays free: below that, images are refused (A700); 0 refuses none."""
+    """How much of the disk stays free (below that, images are refused, A700), and how long studies are kept.
+
+    0 refuses none, and keeps all.
+    """
 
     low_disk_percent: float = Field(default=5.0, ge=0, lt=100)
+    retention_days: float = Field(default=0.0, ge=0)
 
 
 class KeysSettings(_Section):
-    """Where the key-encryption key and the audit keys are kept."""
+    """Who holds the key-encryption keys, how long study keys stay open, and where the other keys are kept."""
 
-    provider: Literal["file"] = "file"
+    provider: Literal["file", "env", "command", "aws-kms", "vault"] = "file"
     directory: Path = Path("keys")
+    cache_seconds: Seconds = 300.0
+    timeout_seconds: Seconds = 5.0
+    variable: str = Field(default="RADNODE_KEK_", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    command: tuple[str, ...] = ()
+    aws_key: str = ""
+    aws_region: str = ""
+    aws_endpoint: str = ""
+    vault_address: str = ""
+    vault_mount: str = "transit"
+    vault_key: str = ""
+    vault_token_file: Path | None = None
+    vault_ca: Path | None = None
+
+
+class AccessSettings(_Section):
+    """Who may use which commands: users of the operating system, and groups as "@group"; see `radnode.access`."""
+
+    administrators: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    auditors: tuple[str, ...] = ()
+    owner_is_administrator: bool = True
+    require_reason: bool = False
 
 
 class SyslogSettings(_Section):
@@ -261,6 +288,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     storage: StorageSettings = StorageSettings()
     keys: KeysSettings = KeysSettings()
+    access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
     detect: DetectSettings = DetectSettings()
     completion: CompletionSettings = CompletionSettings()

@@ -66,6 +66,7 @@ _ALERT = Code("110113", "DCM", "Security Alert")
 _START = Code("110120", "DCM", "Application Start")
 _STOP = Code("110121", "DCM", "Application Stop")
 _NODE_AUTHENTICATION = Code("110126", "DCM", "Node Authentication")
+_EMERGENCY_OVERRIDE = Code("110127", "DCM", "Emergency Override Started")
 _SECURITY_CONFIGURATION = Code("110129", "DCM", "Security Configuration")
 _SOFTWARE_CONFIGURATION = Code("110131", "DCM", "Software Configuration")
 _RESTRICTED_FUNCTION = Code("110132", "DCM", "Use of Restricted Function")
@@ -99,6 +100,9 @@ CONFIG_CHANGED: Final = Event(_ALERT, "config_changed", Action.EXECUTE, _SECURIT
 MODEL_CHANGED: Final = Event(_ALERT, "model_changed", Action.EXECUTE, _SOFTWARE_CONFIGURATION)
 MODEL_REFUSED: Final = Event(_ALERT, "model_refused", Action.EXECUTE, _SOFTWARE_CONFIGURATION, AuditOutcome.SERIOUS)
 JOB_CHANGED: Final = Event(_ALERT, "job_changed", Action.EXECUTE, _RESTRICTED_FUNCTION)
+COMMAND_USED: Final = Event(_ALERT, "command_used", Action.EXECUTE, _RESTRICTED_FUNCTION)
+ACCESS_REFUSED: Final = Event(_ALERT, "access_refused", Action.EXECUTE, _RESTRICTED_FUNCTION, AuditOutcome.MINOR)
+GLASS_BROKEN: Final = Event(_ALERT, "glass_broken", Action.EXECUTE, _EMERGENCY_OVERRIDE, AuditOutcome.SERIOUS)
 ALERT: Final = Event(_ALERT, "alert", Action.EXECUTE, _RESTRICTED_FUNCTION, AuditOutcome.MINOR)
 
 CATALOGUE: Final[Mapping[str, Event]] = {
@@ -110,7 +114,8 @@ DETAIL_KEYS: Final = frozenset(
         "ae_title",  # what a refused peer claimed, escaped to printable ASCII
         "attempt",
         "bytes",
-        # what an operator did: added, activated, rolled_back, retried, discarded, paused, resumed, rotated, retired;
+        # what an operator did: added, activated, rolled_back, retried, discarded, paused, resumed, rotated, rewrapping,
+        # rewrapped, retired;
         "change",  # what the node did: refusing_images, accepting_images; of a file: unusable
         "command",
         "count",

@@ -17,7 +17,7 @@ from radnode.audit import events, read
 from radnode.audit.anchors import anchor_of
 from radnode.audit.log import open_sealed
 from radnode.cli.audit_report import report
-from radnode.cli.common import config_option, json_option, open_node, print_json, user
+from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
 from radnode.configuration import find_config, load_settings
 from radnode.errors import ConfigError
 from radnode.storage.keys import read_key
@@ -40,6 +40,7 @@ audit.add_command(report)
 @click.option("-f", "--follow", is_flag=True, help="Go on with entries as they come.")
 @click.option("--patient", help="Only entries about this Patient ID.")
 @click.option("--issuer", default="", help="Issuer of that Patient ID.")
+@accountable
 def tail(config: Path | None, as_json: bool, count: int, follow: bool, patient: str | None, issuer: str) -> None:
     """Print the newest entries, oldest of them first; reading is audited."""
     node = open_node(config)
@@ -68,6 +69,7 @@ def tail(config: Path | None, as_json: bool, count: int, follow: bool, patient: 
 @click.argument("seq", type=click.IntRange(1))
 @config_option
 @click.option("--identity", is_flag=True, help="Also open the sealed identity (needs the audit key).")
+@accountable
 def show(seq: int, config: Path | None, identity: bool) -> None:
     """Print one entry in full; reading is audited."""
     node = open_node(config)

@@ -14,7 +14,7 @@ from radnode.audit import accounts, events, read
 from radnode.audit.accounts import Account
 from radnode.audit.log import open_sealed
 from radnode.audit.rendering import FORMATS
-from radnode.cli.common import config_option, open_node, user
+from radnode.cli.common import accountable, config_option, open_node, user
 from radnode.errors import RadnodeError
 from radnode.node import Node
 from radnode.storage.keys import read_key
@@ -35,6 +35,7 @@ _DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--identity", is_flag=True, help="Of an incident: real Patient IDs (needs the audit key).")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(list(FORMATS)), help="How.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write, for you alone.")
+@accountable
 def report(
     config: Path | None,
     patient: str | None,

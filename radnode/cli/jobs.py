@@ -11,7 +11,16 @@ from sqlalchemy import Connection
 
 from radnode.audit import events
 from radnode.audit.events import AuditRecord
-from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
+from radnode.cli.common import (
+    accountable,
+    config_option,
+    json_option,
+    local_time,
+    open_node,
+    print_json,
+    print_table,
+    user,
+)
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.destinations import dead_letters, out_of_reach, waiting_jobs
 from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
@@ -41,6 +50,7 @@ def jobs() -> None:
 @config_option
 @json_option
 @click.option("--all", "everything", is_flag=True, help="Also what is done.")
+@accountable
 def list_(config: Path | None, as_json: bool, everything: bool) -> None:
     """List what waits, what is being worked on, and the dead letters; then the series that are not complete yet."""
     states = [state for state in JobState if everything or state is not JobState.DONE]
@@ -85,9 +95,13 @@ def _columns(row: JobRow) -> tuple[object, ...]:
 @click.argument("job", type=int)
 @config_option
 @json_option
+@accountable
 def show(job: int, config: Path | None, as_json: bool) -> None:
     """Show one job."""
-    row = asdict(open_node(config).queue.show(job))
+    node = open_node(config)
+    row = asdict(node.queue.show(job))
+    node.record(events.COMMAND_USED, user(), command="jobs show", job=job)
+    node.settle_trail()
     if as_json:
         print_json(row)
         return
@@ -100,6 +114,7 @@ def show(job: int, config: Path | None, as_json: bool) -> None:
 @click.option("--destination", metavar="NAME", help="All dead deliveries to this destination.")
 @click.option("--all", "everything", is_flag=True, help="All dead jobs.")
 @config_option
+@accountable
 def retry(job: int | None, destination: str | None, everything: bool, config: Path | None) -> None:
     """Put a dead or waiting job, or many dead ones, back to the front, their tries counted from zero."""
     if (job is not None) + (destination is not None) + everything != 1:
@@ -125,6 +140,7 @@ def retry(job: int | None, destination: str | None, everything: bool, config: Pa
 @click.argument("job", type=int, required=False)
 @click.option("--destination", metavar="NAME", help="All dead deliveries to this destination.")
 @config_option
+@accountable
 def discard(job: int | None, destination: str | None, config: Path | None) -> None:
     """Remove a dead job, or many, for good; what they were about stays stored.
 
@@ -161,6 +177,7 @@ def _discard(node: Node, rows: Sequence[JobRow], waiting: Collection[int]) -> No
 @jobs.command()
 @_stages_argument
 @config_option
+@accountable
 def pause(stages: Sequence[str], config: Path | None) -> None:
     """Start no more analyses or deliveries, or neither; what is being worked on is finished.
 
@@ -172,6 +189,7 @@ def pause(stages: Sequence[str], config: Path | None) -> None:
 @jobs.command()
 @_stages_argument
 @config_option
+@accountable
 def resume(stages: Sequence[str], config: Path | None) -> None:
     """Go on with what was paused: analyses, deliveries, or both."""
     _switch(open_node(config), stages, paused=False)

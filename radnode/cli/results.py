@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
+from radnode.cli.common import (
+    accountable,
+    config_option,
+    json_option,
+    local_time,
+    open_node,
+    print_json,
+    print_table,
+    user,
+)
 from radnode.errors import RadnodeError
 from radnode.model import Reason
 
@@ -37,6 +46,7 @@ def results() -> None:
 @click.option("--patient", help="Only this Patient ID.")
 @click.option("--issuer", default="", help="Issuer of that Patient ID.")
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1), help="How many at most.")
+@accountable
 def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, limit: int) -> None:
     """List results, newest first."""
     node = open_node(config)
@@ -64,6 +74,7 @@ def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, 
 @click.argument("result", metavar="ID")
 @config_option
 @json_option
+@accountable
 def show(result: str, config: Path | None, as_json: bool) -> None:
     """Show the findings of one result."""
     node = open_node(config)
@@ -80,6 +91,7 @@ def show(result: str, config: Path | None, as_json: bool) -> None:
 @config_option
 @click.option("--as", "form", default="sr", show_default=True, type=click.Choice(list(FORMS)), help="What to write.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+@accountable
 def export(result: str, config: Path | None, form: str, output: Path) -> None:
     """Write one result, decrypted: report (sr), secondary objects (sc, gsps, seg, kos), json, or a page (html, pdf).
 

@@ -46,7 +46,6 @@ BATCH = 32  # objects an association
 IDLE_SECONDS = 5.0
 LEASE_SECONDS = 86_400.0  # a batch of the largest objects over a slow line; the leases of dead processes are given back
 SETTLE_SECONDS = 0.25  # how long an answer may wait for others before it is committed
-SETTLE_TOGETHER = 8  # answers a commit at most: who receives an image waits for the end of one
 
 Offers = Iterable[tuple[str, str]]
 
@@ -218,17 +217,11 @@ class Courier:
 
     def _settle(self, answers: list[_Answer]) -> None:
         """Commit the ends of deliveries with their audit entries, say so in the log, and forget them."""
-        while answers:
-            self._commit(answers[:SETTLE_TOGETHER])
-            del answers[:SETTLE_TOGETHER]
-
-    def _commit(self, answers: list[_Answer]) -> None:
-        """Commit some of them; their audit entries are composed before, so that others wait for the rows alone."""
+        if not answers:
+            return
         lost = set()
-        entries = [self._stores.audit.compose(self._record(answer)) for answer in answers]
-        rows = []
         with transaction(self._stores.engine) as tx:
-            for answer, entry in zip(answers, entries, strict=True):
+            for answer in answers:
                 try:
                     if answer.error is None:
                         self._stores.queue.finish(tx, answer.lease)
@@ -237,9 +230,7 @@ class Courier:
                 except StaleLease:  # changed nothing; another courier has it
                     lost.add(answer.lease.job_id)
                     continue
-                rows.append(entry)
-            if rows:
-                self._stores.audit.append(tx, rows)
+                self._stores.audit.record(tx, self._record(answer))
             reach("delivery-uncommitted")
         reach("delivery-committed")
         for answer in answers:
@@ -250,6 +241,7 @@ class Courier:
             else:
                 job, message = answer.lease.job_id, str(answer.error)
                 self._log.error(self._words.refused, **_named(answer.subject), job=job, message=message)
+        answers.clear()
 
     def _record(self, answer: _Answer) -> AuditRecord:
         detail: dict[str, str | int] = {"destination": self._destination.name, "attempt": answer.lease.attempt}
