@@ -151,6 +151,7 @@ def test_every_event_of_the_design_is_in_the_catalogue() -> None:
         "110104 delivery_failed",
         "110104 image_forwarded",
         "110104 image_received",
+        "110104 image_refused",
         "110104 image_sent",
         "110104 report_created",
         "110104 report_delivered",
@@ -171,6 +172,7 @@ def test_every_event_of_the_design_is_in_the_catalogue() -> None:
         "110113 peer_refused",
         "110113 recording_started",
         "110113 recording_stopped",
+        "110113 trail_purged",
     }
     assert events.PEER_REFUSED.type_code is not None
     assert events.PEER_REFUSED.type_code.value == "110126"
