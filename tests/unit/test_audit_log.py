@@ -158,7 +158,6 @@ def test_every_event_of_the_design_is_in_the_catalogue() -> None:
         "110104 report_sent",
         "110105 study_purged",
         "110106 result_exported",
-        "110104 image_refused",
         "110113 access_refused",
         "110113 alert",
         "110113 command_used",
@@ -172,7 +171,6 @@ def test_every_event_of_the_design_is_in_the_catalogue() -> None:
         "110113 peer_refused",
         "110113 recording_started",
         "110113 recording_stopped",
-        "110113 trail_purged",
     }
     assert events.PEER_REFUSED.type_code is not None
     assert events.PEER_REFUSED.type_code.value == "110126"
