@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from radnode.audit.anchors import Anchor
 from radnode.errors import AuditError, ConfigError, RadnodeError
 from radnode.jobs.database import reading
 from radnode.jobs.destinations import out_of_reach, waiting
@@ -19,6 +19,7 @@ from radnode.node import Node
 from radnode.pki import fingerprint
 from radnode.repository import Repository, backlog
 from radnode.settings import DestinationSettings, SyslogSettings
+from radnode.trail import anchors_of
 
 EXPIRY_DAYS = 30
 LATE_SECONDS = 300.0  # after which an entry that the audit repository has not taken makes the node unfit
@@ -54,8 +55,8 @@ def examine(node: Node) -> Iterator[Finding]:
     if database.fit:
         yield _try("jobs", lambda: _jobs(node))
         yield _try("holds", lambda: _holds(node))
-    for path in node.settings.audit.anchor:
-        yield _try(f"anchor {path}", lambda path=path: _anchor(node.settings.path(path)))  # type: ignore[misc]
+    for anchor in anchors_of(node):
+        yield _try(f"anchor {anchor.name}", lambda anchor=anchor: _anchor(anchor))  # type: ignore[misc]
     syslog = node.settings.audit.syslog
     if syslog is not None:
         yield _try("audit repository", lambda: _repository(node, syslog))
@@ -219,15 +220,9 @@ def _repository(node: Node, settings: SyslogSettings) -> str:
     return f"{settings.host}:{settings.port} takes connections; {waiting if behind.depth else 'it has every entry'}"
 
 
-def _anchor(folder: Path) -> str:
-    if not folder.is_dir():
-        raise RadnodeError(f"{folder} is not there; mount it, or make the folder.")
-    if not os.access(folder, os.W_OK):
-        raise RadnodeError(f"{folder} cannot be written.")
-    newest = max((path.stat().st_mtime for path in folder.glob("*.notes")), default=None)
-    if newest is None:
-        return "writable, no checkpoint yet"
-    return f"writable, newest checkpoint of {datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M}Z"
+def _anchor(anchor: Anchor) -> str:
+    newest = anchor.look()
+    return "no checkpoint yet" if newest is None else f"newest checkpoint of {newest:%Y-%m-%d %H:%M}Z"
 
 
 def _jobs(node: Node) -> str:

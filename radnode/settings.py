@@ -215,7 +215,7 @@ class AuditSettings(_Section):
 
     checkpoint_seconds: Seconds = 1.0
     retention_days: int = Field(default=2192, ge=0)
-    anchor: tuple[Path, ...] = ()
+    anchor: tuple[str, ...] = ()
     anchor_seconds: Seconds = 60.0
     syslog: SyslogSettings | None = None
 

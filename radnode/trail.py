@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from radnode.audit import events, retention
-from radnode.audit.anchors import FolderAnchor
+from radnode.audit.anchors import Anchor, anchor_of
 from radnode.audit.forward import read_cursor
 from radnode.audit.sequencer import Sequencer
 from radnode.errors import AuditError
@@ -21,11 +21,10 @@ class Keeper:
     """Keeps the trail of one node; only the process that holds the trail's lock may have one."""
 
     def __init__(self, node: Node, trail: Sequencer, repository: Repository | None = None) -> None:
-        settings = node.settings
         self._repository = repository
         self._node = node
         self._trail = trail
-        self._anchors = {FolderAnchor(settings.path(path), node.signer): 0 for path in settings.audit.anchor}
+        self._anchors = {anchor: 0 for anchor in anchors_of(node)}
         self._away: set[str] = set()
         self._next_anchor = self._next_purge = 0.0
 
@@ -80,3 +79,9 @@ class Keeper:
         retention.purge(self._node.engine, folder, signer, stub)
         logger().info("trail_purged", count=count)
         return count
+
+
+def anchors_of(node: Node) -> list[Anchor]:
+    """Return the anchors of a node."""
+    audit, base = node.settings.audit, node.settings.data_dir
+    return [anchor_of(place, base, node.signer, audit.retention_days) for place in audit.anchor]

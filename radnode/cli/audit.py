@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from radnode.audit import events, read
+from radnode.audit.anchors import anchor_of
 from radnode.audit.log import open_sealed
 from radnode.cli.audit_report import report
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
@@ -96,8 +98,11 @@ def verify(config: Path | None, as_json: bool) -> None:
     public_key = settings.path(settings.keys.directory) / "audit-sign.pub"
     database = settings.data_dir / "node.db"
     try:
-        anchors = [settings.path(path) for path in settings.audit.anchor]
-        found = verifier.verify(folder, public_key, database if database.exists() else None, anchors)
+        with ExitStack() as stack:
+            days, base = settings.audit.retention_days, settings.data_dir
+            places = [anchor_of(place, base, None, days) for place in settings.audit.anchor]
+            anchors = [stack.enter_context(anchor.notes()) for anchor in places]
+            found = verifier.verify(folder, public_key, database if database.exists() else None, anchors)
     except (OSError, ValueError) as error:
         raise ConfigError(f"The trail or its public key {public_key} cannot be read.") from error
     if as_json:

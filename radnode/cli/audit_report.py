@@ -33,7 +33,7 @@ _DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--until", type=_DATE, help="Before this UTC day or moment.")
 @click.option("--discovered", type=_DATE, help="Of an incident: the day it was discovered; today when left out.")
 @click.option("--identity", is_flag=True, help="Of an incident: real Patient IDs (needs the audit key).")
-@click.option("--format", "form", default="text", show_default=True, type=click.Choice(list(FORMATS)))
+@click.option("--format", "form", default="text", show_default=True, type=click.Choice(list(FORMATS)), help="How.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write, for you alone.")
 @accountable
 def report(

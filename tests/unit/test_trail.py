@@ -31,7 +31,7 @@ class Site:
         self.anchor = folder / "anchor"
         settings = load_settings(config)
         keys = settings.keys.model_copy(update={"directory": settings.path(settings.keys.directory)})
-        audit = AuditSettings(anchor=(self.anchor,), retention_days=2192)
+        audit = AuditSettings(anchor=(str(self.anchor),), retention_days=2192)
         (folder / "node").mkdir()
         self.node = Node(settings.model_copy(update={"data_dir": folder / "node", "keys": keys, "audit": audit}))
 
