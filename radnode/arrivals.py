@@ -11,28 +11,37 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from sqlalchemy import bindparam, func, select
+
 from radnode import baton
 from radnode.audit import events
 from radnode.audit.events import AuditRecord
-from radnode.errors import StoreUnavailable
+from radnode.errors import KeyUnavailable, StoreUnavailable
 from radnode.failpoints import reach
 from radnode.jobs.index import InstanceRow, add_instance
 from radnode.jobs.patients import StudyPatients
 from radnode.jobs.writer import Writer
 from radnode.model import JobKind, NewJob
 from radnode.observe import logger
+from radnode.prepared import OpenTransaction, Prepared
+from radnode.storage.keys import study_keys
 from radnode.stores import Stores
 
+_HAS_KEY = Prepared(select(func.count()).where(study_keys.c.key_id == bindparam("key_id")), [])
 _WORKED_BY = {JobKind.ANALYSE: "worker", JobKind.DELIVER: "deliver", JobKind.FORWARD: "deliver"}
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One instance whose object is durable; `jobs` is what is to be done with it."""
+    """One instance whose object is durable; `jobs` is what is to be done with it.
+
+    `key_id` is the study key that seals it: it must be there still when this is committed. None: nobody asks.
+    """
 
     row: InstanceRow
     record: AuditRecord
     jobs: tuple[NewJob, ...]
+    key_id: bytes | None = None
 
 
 class Arrivals:
@@ -52,6 +61,7 @@ class Arrivals:
         Raises:
             StoreUnavailable: the database cannot be written now; nothing of this arrival was.
             AuditError: the audit entry cannot be written; nothing of this arrival was.
+            KeyUnavailable: the study was purged while the instance arrived.
         """
         ticket = _Ticket(arrival, self._stores.audit.compose(arrival.record))
         with self._guard:
@@ -117,8 +127,20 @@ class Arrivals:
             for ticket in group:
                 self._settle([ticket])
 
+    def _require_keys(self, tx: OpenTransaction, key_ids: set[bytes | None]) -> None:
+        """See that the study keys of arrivals were not destroyed: what is sealed under one could never be opened.
+
+        Raises:
+            KeyUnavailable: a study was purged; one that is not is fine when it comes alone.
+        """
+        for key_id in key_ids:
+            if key_id is not None and not _HAS_KEY.scalar(tx, {"key_id": key_id}):
+                self._stores.vault.forget(key_id)
+                raise KeyUnavailable("The study was purged while the image arrived; send it again.")
+
     def _write(self, group: list[_Ticket]) -> None:
         with self._writer.transaction() as tx:
+            self._require_keys(tx, {ticket.arrival.key_id for ticket in group} - {None})
             new = [add_instance(tx, ticket.arrival.row) for ticket in group]
             added = [ticket for ticket, is_new in zip(group, new, strict=True) if is_new]
             arrived = [ticket.arrival for ticket in added]

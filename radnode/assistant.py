@@ -17,8 +17,9 @@ from pydicom.dataset import Dataset
 
 from radnode.audit import events, read
 from radnode.audit.events import Actor, AuditRecord
+from radnode.configuration import find_config, load_settings
 from radnode.detect.illustrating import Illustrator
-from radnode.detect.worker import elements
+from radnode.detect.worker import elements, reports_before
 from radnode.errors import ConfigError, MalformedDataSet, RadnodeError
 from radnode.identify import identify
 from radnode.jobs.database import reading, transaction
@@ -28,7 +29,6 @@ from radnode.node import Node, user_name
 from radnode.observe import logger
 from radnode.part10 import read_file_meta
 from radnode.rules import CALLING_AE, Decision
-from radnode.settings import find_config, load_settings
 
 LOCAL = "127.0.0.1"
 
@@ -50,13 +50,14 @@ class RadiologistAssistant:
 
     Args:
         config: the node's `radnode.toml`; without it the file that the commands would use.
+        reason: why it is used; sealed into the audit entries.
 
     Raises:
         ConfigError: there is no such configuration, or it cannot be used.
     """
 
-    def __init__(self, config: str | Path | None = None) -> None:
-        self._node = Node(load_settings(find_config(None if config is None else Path(config))))
+    def __init__(self, config: str | Path | None = None, reason: str | None = None) -> None:
+        self._node = Node(load_settings(find_config(None if config is None else Path(config))), reason=reason)
         self._analyser = self._node.analyser()
         self._actor = Actor(user=user_name())
         self._illustrator = Illustrator(self._node.compose_secondary, logger())
@@ -121,7 +122,10 @@ class RadiologistAssistant:
         with reading(node.engine) as tx:
             instance = get_instance(tx, receipt.instance)
         source = elements(analyzed.header, ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
-        reports = [(item, node.compose(analyzed.header, item, instance.received)) for item in analyzed.analyses]
+        reports = [
+            (item, node.compose(analyzed.header, item, instance.received, reports_before(node.results, instance, item)))
+            for item in analyzed.analyses
+        ]
         prepared = []
         for (item, report), view in zip(reports, analyzed.views, strict=True):
             views = {} if view is None else {1: view}
@@ -139,7 +143,12 @@ class RadiologistAssistant:
         return [node.pseudonyms.result(receipt.instance, report.SOPInstanceUID) for _item, report in reports]
 
     def retrieve_results(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
-        """Return every result of a patient, newest first, as `radnode results show --json` prints them; audited."""
+        """Return every result of a patient, newest first, as `radnode results show --json` prints them; audited.
+
+        Raises:
+            RefusedError: the user of this process has no role that reads results (`[access]`).
+        """
+        self._node.admit("results list")
         return self._node.results.listing(self._actor, self._node.pseudonyms.patient(issuer, patient_id))
 
     def access_logs(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
@@ -147,7 +156,9 @@ class RadiologistAssistant:
 
         Raises:
             AuditError: the trail is damaged; `radnode audit verify` says where.
+            RefusedError: the user of this process has no role that reads the trail (`[access]`).
         """
+        self._node.admit("audit tail")
         patient = self._node.pseudonyms.patient(issuer, patient_id)
         self._node.record(events.TRAIL_READ, self._actor, patient=patient, command="access_logs")
         self._node.settle_trail()

@@ -11,10 +11,11 @@ from importlib import resources
 from pathlib import Path
 
 from radnode.audit.checkpoint import Signer
+from radnode.configuration import load_settings
 from radnode.errors import ConfigError
 from radnode.node import ORIGIN
 from radnode.pki import fingerprint, make_test_pki
-from radnode.settings import DestinationSettings, load_settings
+from radnode.settings import DestinationSettings
 from radnode.storage.keys import KEY
 
 SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models"

@@ -14,14 +14,15 @@ from radnode.arrivals import Arrival, Arrivals
 from radnode.audit import events
 from radnode.audit.events import Action, Actor, AuditOutcome, AuditRecord
 from radnode.duplicates import same_instance
-from radnode.errors import DuplicateInstance, RadnodeError
+from radnode.errors import DuplicateInstance, RadnodeError, StoreUnavailable
 from radnode.failpoints import reach
 from radnode.identify import Identity
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.index import InstanceRow, find_instance, get_instance
+from radnode.jobs.index import InstanceRow, find_instance
 from radnode.model import JobKind, NewJob, StoreRequest, pour
 from radnode.reception import InstanceReception
 from radnode.rules import CALLING_AE, Rules
+from radnode.storage.vault import SealedObject
 from radnode.stores import Stores
 
 
@@ -82,7 +83,7 @@ class Intake:
         return reception.finish()
 
     def _keep(
-        self, actor: Actor, request: StoreRequest, enqueue: bool, identity: Identity, object_id: bytes, size: int
+        self, actor: Actor, request: StoreRequest, enqueue: bool, identity: Identity, sealed: SealedObject, size: int
     ) -> Receipt:
         """Commit an instance whose object is durable; where it is known already, compare the two."""
         receipt = self._pseudonymise(identity, size)
@@ -91,7 +92,7 @@ class Intake:
             series=receipt.series,
             study=receipt.study,
             patient=receipt.patient,
-            object_id=object_id,
+            object_id=sealed.object_id,
             size=size,
             peer=request.peer.ae_title,
             received=self._stores.clock(),
@@ -99,22 +100,25 @@ class Intake:
         record = _record(actor, request, receipt, identity, Action.CREATE)
         jobs = self._jobs(receipt.instance, identity, request.peer.ae_title) if enqueue else ()
         try:
-            if self._arrivals.commit(Arrival(row, record, jobs)):
+            if self._arrivals.commit(Arrival(row, record, jobs, sealed.key_id)):
                 reach("image-committed")
                 return receipt
         except Exception:
             self._discard(row)
             raise
         try:
-            return self._again(actor, request, receipt, identity, object_id)
+            return self._again(actor, request, receipt, identity, sealed.object_id)
         finally:
-            self._stores.vault.discard(object_id)
+            self._stores.vault.discard(sealed.object_id)
 
     def _jobs(self, instance: str, identity: Identity, calling_ae_title: str) -> tuple[NewJob, ...]:
-        """Return what the rules want done with an instance; the worker asks them again for its part."""
+        """Return what the rules want done with an instance; the worker asks them again for its part.
+
+        Where no rule names a detector for it there is nothing to analyse, and no job that would wait for a worker.
+        """
         decision = self._rules.decide({**identity.attributes, CALLING_AE: calling_ae_title})
-        forwards = [NewJob(JobKind.FORWARD, instance, name, decision.priority) for name in decision.forward]
-        return NewJob(JobKind.ANALYSE, instance, priority=decision.priority), *forwards
+        analyses = [NewJob(JobKind.ANALYSE, instance, priority=decision.priority)] if decision.detect else []
+        return *analyses, *(NewJob(JobKind.FORWARD, instance, name, decision.priority) for name in decision.forward)
 
     def _discard(self, row: InstanceRow) -> None:
         """Remove the object of a commit that failed, unless the index names it: perhaps only the answer was lost."""
@@ -146,7 +150,9 @@ class Intake:
         Where what is kept cannot be read, neither is known: StorageError, and nothing changes.
         """
         with reading(self._stores.engine) as tx:
-            kept = get_instance(tx, receipt.instance)
+            kept = find_instance(tx, receipt.instance)
+        if kept is None:
+            raise StoreUnavailable("The kept instance was purged at this moment; send it again.")
         same = kept.size == receipt.size and same_instance(self._stores.vault, kept.object_id, object_id)
         record = _record(actor, request, receipt, identity, Action.READ if same else Action.UPDATE)
         with transaction(self._stores.engine) as tx:

@@ -148,13 +148,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which detector spoke; `digest` is the SHA-256 (hex) of its manifest, `device_uid` changes per training."""
+    """Which detector spoke; `digest` is the SHA-256 (hex) of its manifest, `device_uid` changes per training.
+
+    `parameters` are the settings that it ran with, each as a report says it ("threshold 0.42").
+    """
 
     name: str
     version: str
     device_uid: str
     digest: str
     manufacturer: str
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

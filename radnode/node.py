@@ -6,9 +6,8 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,6 +20,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
 import radnode
+from radnode.access import READING, caller, task_of, tasks
 from radnode.audit import events
 from radnode.audit import log as audit_log
 from radnode.audit.checkpoint import Signer
@@ -28,23 +28,26 @@ from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
 from radnode.audit.sequencer import Sequencer
 from radnode.commitments import Commitments
-from radnode.errors import ConfigError, KeyUnavailable
+from radnode.errors import ConfigError, KeyUnavailable, RadnodeError, RefusedError
 from radnode.intake import Intake
 from radnode.jobs import destinations, schema
 from radnode.jobs.completion import Completion
 from radnode.jobs.database import create_tables, open_database, reading, transaction
+from radnode.jobs.destinations import Unaddressed
 from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell
 from radnode.listening import Place
-from radnode.model import Analysis, View
+from radnode.model import Analysis, JobKind, View
 from radnode.observe import logger
 from radnode.pressure import Pressure
+from radnode.reasons import ReasonedLog
 from radnode.results import Report, Results, Secondary
 from radnode.rules import Rules
 from radnode.settings import DestinationSettings, PeerSettings, Settings
 from radnode.storage import keys
-from radnode.storage.keys import FileKeyProvider, StudyKeys, read_key
+from radnode.storage.keys import KeyProvider, StudyKeys, read_key
+from radnode.storage.providers import key_provider
 from radnode.storage.pseudonyms import Pseudonyms
 from radnode.storage.segments import SegmentStore
 from radnode.storage.vault import Vault
@@ -65,9 +68,10 @@ EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 class Node:
     """The parts of one node, each made at its first use and shared after."""
 
-    def __init__(self, settings: Settings, place: Place | None = None) -> None:
+    def __init__(self, settings: Settings, place: Place | None = None, reason: str | None = None) -> None:
         self.settings = settings
         self.place = place or Place()
+        self._reason = reason  # why its user does what it does: sealed into every audit entry
 
     @cached_property
     def engine(self) -> Engine:
@@ -111,12 +115,18 @@ class Node:
     @cached_property
     def audit(self) -> AuditLog:
         """Writes audit records into open transactions."""
-        return AuditLog(read_key(self.key_folder / "audit.key"))
+        key = read_key(self.key_folder / "audit.key")
+        return AuditLog(key) if self._reason is None else ReasonedLog(key, self._reason)
+
+    @cached_property
+    def key_provider(self) -> KeyProvider:
+        """Whoever holds the key-encryption keys."""
+        return key_provider(self.settings.keys, self.settings.data_dir)
 
     @cached_property
     def study_keys(self) -> StudyKeys:
         """The data keys of the studies."""
-        return StudyKeys(self.engine, FileKeyProvider(self.key_folder))
+        return StudyKeys(self.engine, self.key_provider, cache_seconds=self.settings.keys.cache_seconds)
 
     @cached_property
     def vault(self) -> Vault:
@@ -178,9 +188,32 @@ class Node:
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
 
-    def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
+    def admit(self, command: str, *, break_glass: bool = False) -> None:
+        """See that the caller may use a command; in an emergency, reading needs no role, and is an alert of the trail.
+
+        Raises:
+            RefusedError: they may not; the refusal is audited.
+            ConfigError: a reason is needed and was not given.
+        """
+        task, who = task_of(command), caller()
+        if task is None:
+            return
+        may = task in tasks(who, self.settings.access, self.settings.data_dir)
+        if self._reason is None and (self.settings.access.require_reason or break_glass):
+            raise ConfigError(f"`radnode {command}` needs a reason here: --reason TEXT.")
+        if not may and break_glass and task in READING:
+            self.record(events.GLASS_BROKEN, Actor(user=who.user), command=command)
+        elif not may:
+            with contextlib.suppress(RadnodeError):  # refused it is, whether or not it can be written down
+                self.record(events.ACCESS_REFUSED, Actor(user=who.user), command=command)
+                self.settle_trail()
+            raise RefusedError(f"{who.user} has no role to {task.value}; ask an administrator to change [access].")
+
+    def compose(
+        self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset] = ()
+    ) -> Report:
         """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
-        return self.compose_series([header], analysis, received, ())
+        return self.compose_series([header], analysis, received, predecessors)
 
     def compose_series(
         self, headers: Sequence[Dataset], analysis: Analysis, received: float, predecessors: Sequence[Dataset]
@@ -339,6 +372,19 @@ class Node:
             log=logger(),
         )
 
+    def unaddressed(self) -> list[Unaddressed]:
+        """Return what waits for a destination or a peer that the configuration does not name any more."""
+        names = [destination.name for destination in self.settings.destinations]
+        titles = [peer.ae_title for peer in self.settings.peers if "commit" in peer.may]
+        with reading(self.engine) as tx:
+            return destinations.unaddressed(tx, names, titles)
+
+    def has_analyses(self) -> bool:
+        """Say whether a worker has something to do: a rule names a detector, or work from before is still there."""
+        if self.rules.detectors or self.completion.next_due() is not None:
+            return True
+        return self.queue.has_unfinished(JobKind.ANALYSE, JobKind.SERIES)
+
     def sweep(self) -> int:
         """Give back the room that dead processes left in the object store; return how many stretches."""
 
@@ -348,14 +394,18 @@ class Node:
 
         return self.vault.sweep(named)
 
-    def sequencer(self) -> Sequencer:
-        """Make the sequencer; it works once it has acquired the trail's lock."""
+    @cached_property
+    def signer(self) -> Signer:
+        """Signs the checkpoints of the trail."""
         path = self.key_folder / "audit-sign.key"
         try:
-            signer = Signer.from_string(path.read_text(encoding="utf-8"))
+            return Signer.from_string(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise KeyUnavailable(f"The key file {path} cannot be read; restore it from its backup.") from error
-        return Sequencer(self.engine, self.audit_folder, signer, ORIGIN, self.settings.audit.checkpoint_seconds)
+
+    def sequencer(self) -> Sequencer:
+        """Make the sequencer; it works once it has acquired the trail's lock."""
+        return Sequencer(self.engine, self.audit_folder, self.signer, ORIGIN, self.settings.audit.checkpoint_seconds)
 
     def settle_trail(self) -> None:
         """Bring the trail up to date where no node is running that would; used by commands that add entries."""
@@ -366,7 +416,4 @@ class Node:
 
 def user_name() -> str:
     """Return the operating-system user, by number where the number has no name (as in many containers)."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+    return caller().user

@@ -17,7 +17,7 @@ from radnode.identify import NO_ATTRIBUTES, Identifier, Identity, check_uid
 from radnode.model import StoreRequest
 from radnode.part10 import file_header
 from radnode.storage.sealing import CHUNK, Kind
-from radnode.storage.vault import SealedWriter, Vault
+from radnode.storage.vault import SealedObject, SealedWriter, Vault
 
 # What waits in memory for the StudyInstanceUID, under whose key it is sealed. Few elements have a lower tag, so that it
 # nearly always stands in the first chunk; and 20 peers that hold it back on purpose take 160 MiB and no more.
@@ -34,7 +34,8 @@ class InstanceReception(Generic[T]):
         vault: where the object goes.
         max_bytes: the limit on the data set, as sent and inflated.
         name_study: gives the pseudonym of a study.
-        keep: commits what is durable, given its identity, object id and size in bytes; `finish` returns what it does.
+        keep: commits what is durable, given its identity, the object and its size in bytes; `finish` returns what it
+            does.
         attributes: what the identity is to say beside who and what it is.
     """
 
@@ -44,7 +45,7 @@ class InstanceReception(Generic[T]):
         vault: Vault,
         max_bytes: int,
         name_study: Callable[[str], str],
-        keep: Callable[[Identity, bytes, int], T],
+        keep: Callable[[Identity, SealedObject, int], T],
         attributes: Attributes = NO_ATTRIBUTES,
     ) -> None:
         self._request = request
@@ -103,12 +104,13 @@ class InstanceReception(Generic[T]):
             if (identity.SOPClassUID, identity.SOPInstanceUID) != named:
                 raise IdentityMismatch("SOP class or instance UID of the data set are not those of the command.")
             reach("image-identified")
-            object_id = self._write(identity.StudyInstanceUID).commit(rest)
+            writer = self._write(identity.StudyInstanceUID)
+            sealed = SealedObject(writer.commit(rest), writer.key_id)
             self._writer = None
             reach("object-durable")
         finally:
             self._forget()
-        return self._keep(identity, object_id, self._size)
+        return self._keep(identity, sealed, self._size)
 
     def abandon(self) -> None:
         """Forget an instance of which not everything came; nothing of it remains."""

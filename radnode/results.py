@@ -29,10 +29,11 @@ from radnode.jobs.index import (
     find_result,
     get_result,
     kind_of,
+    last_report_on,
     list_results,
     secondary_of,
 )
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.rules import Decision
@@ -199,6 +200,12 @@ class Results:
             if found is None or found.object_id != row.object_id:
                 for object_id in (row.object_id, row.report_id, *(item.object_id for item in result.secondary)):
                     discard(object_id)
+
+    def last_report(self, instance: InstanceRow, detector: str) -> bytes | None:
+        """Return the last report (Part 10) that any version of a detector made about an image, None for none."""
+        with reading(self._stores.engine) as tx:
+            report_id = last_report_on(tx, instance.instance, detector)
+        return None if report_id is None else self._stores.vault.get(report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""

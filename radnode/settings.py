@@ -1,21 +1,16 @@
-"""Frozen settings: one TOML file, overridden by `RADNODE_SECTION__KEY` environment variables.
+"""Frozen settings, a class for each section of the file that `radnode.configuration` reads.
 
 `data_dir` is relative to the folder of the file; every other path is relative to `data_dir`.
-An unknown key is an error that names the nearest valid one.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
-
-from radnode.errors import ConfigError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 MAX_AUTO_LISTENERS = 2  # four would hold more than the 250 MB that all of them are to hold at most
 MAX_AE_TITLE = 16  # PS3.5 Table 6.2-1, VR AE
@@ -158,22 +153,71 @@ class QueueSettings(_Section):
 
 
 class StorageSettings(_Section):
-    """How much of the disk stays free: below that, images are refused (A700); 0 refuses none."""
+    """How much of the disk stays free (below that, images are refused, A700), and how long studies are kept.
+
+    0 refuses none, and keeps all.
+    """
 
     low_disk_percent: float = Field(default=5.0, ge=0, lt=100)
+    retention_days: float = Field(default=0.0, ge=0)
 
 
 class KeysSettings(_Section):
-    """Where the key-encryption key and the audit keys are kept."""
+    """Who holds the key-encryption keys, how long study keys stay open, and where the other keys are kept."""
 
-    provider: Literal["file"] = "file"
+    provider: Literal["file", "env", "command", "aws-kms", "vault"] = "file"
     directory: Path = Path("keys")
+    cache_seconds: Seconds = 300.0
+    timeout_seconds: Seconds = 5.0
+    variable: str = Field(default="RADNODE_KEK_", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    command: tuple[str, ...] = ()
+    aws_key: str = ""
+    aws_region: str = ""
+    aws_endpoint: str = ""
+    vault_address: str = ""
+    vault_mount: str = "transit"
+    vault_key: str = ""
+    vault_token_file: Path | None = None
+    vault_ca: Path | None = None
+
+
+class AccessSettings(_Section):
+    """Who may use which commands: users of the operating system, and groups as "@group"; see `radnode.access`."""
+
+    administrators: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    auditors: tuple[str, ...] = ()
+    owner_is_administrator: bool = True
+    require_reason: bool = False
+
+
+class SyslogSettings(_Section):
+    """The audit repository that takes the trail as DICOM audit messages (PS3.15 A.5) over TLS (RFC 5425).
+
+    `identity` sends real patient and study identifiers in place of pseudonyms. `on_failure`: whether images are refused
+    once the oldest entry that it has not taken is older than `refuse_after_seconds`.
+    """
+
+    host: str
+    port: Port = 6514
+    identity: bool = False
+    timeout_seconds: Seconds = 10.0
+    on_failure: Literal["spool", "refuse"] = "spool"
+    refuse_after_seconds: Seconds = 3600.0
 
 
 class AuditSettings(_Section):
-    """How often the trail is sealed by a signed checkpoint."""
+    """How often the trail is sealed by a signed checkpoint and anchored, and how long it is kept (0: for ever).
+
+    Six years (45 CFR 164.316(b)(2)) are 2192 days at most, two of their Februaries having 29.
+    """
 
     checkpoint_seconds: Seconds = 1.0
+    retention_days: int = Field(default=2192, ge=0)
+    anchor: tuple[str, ...] = ()
+    anchor_seconds: Seconds = 60.0
+    syslog: SyslogSettings | None = None
 
 
 class DetectSettings(_Section):
@@ -244,6 +288,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     storage: StorageSettings = StorageSettings()
     keys: KeysSettings = KeysSettings()
+    access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
     detect: DetectSettings = DetectSettings()
     completion: CompletionSettings = CompletionSettings()
@@ -287,86 +332,3 @@ class Settings(BaseSettings):
     def destination(self, name: str) -> DestinationSettings | None:
         """Return the destination of that name, or None."""
         return next((item for item in self.destinations if item.name == name), None)
-
-
-def find_config(explicit: Path | None) -> Path:
-    """Return the configuration file to use: `-c`, `$RADNODE_CONFIG`, `./radnode.toml`, `var/radnode.toml`.
-
-    Raises:
-        ConfigError: none of them exists.
-    """
-    named = explicit or (Path(os.environ["RADNODE_CONFIG"]) if os.environ.get("RADNODE_CONFIG") else None)
-    if named is not None:
-        if not named.is_file():
-            raise ConfigError(f"There is no configuration file {named}; make one with `radnode init`.")
-        return named
-    for candidate in (Path("radnode.toml"), Path("var/radnode.toml")):
-        if candidate.is_file():
-            return candidate
-    raise ConfigError("No radnode.toml here or in var/; make one with `radnode init`, or name one with -c.")
-
-
-def load_settings(path: Path) -> Settings:
-    """Read one TOML file and the environment.
-
-    Raises:
-        ConfigError: the file is not TOML, has an unknown key, or a value out of range.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {type(error).__name__}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-    _check_environment()
-    try:
-        settings = Settings(**document)
-    except SettingsError as error:
-        raise ConfigError("A RADNODE_ variable that stands for a whole section or list must be JSON.") from error
-    except ValidationError as error:
-        raise ConfigError(f"{_origin(error, path)}: {_explain(error)}") from error
-    return settings.model_copy(update={"data_dir": (path.resolve().parent / settings.data_dir).resolve()})
-
-
-def _check_environment() -> None:
-    """Refuse a RADNODE_SECTION__KEY whose section is none; of the keys in a section the model takes care."""
-    for name in os.environ:
-        prefix, _, rest = name.upper().partition("_")
-        section, override, _ = rest.lower().partition("__")
-        if prefix == "RADNODE" and override and section not in Settings.model_fields:
-            raise ConfigError(f"{name}: unknown key {section!r}{_nearest((section,))}")
-
-
-def _origin(error: ValidationError, path: Path) -> str:
-    """Return where the first thing that is wrong stands: the variable that overrides the file, or the file."""
-    variable = "RADNODE_" + "__".join(str(part) for part in error.errors()[0]["loc"]).upper()
-    return next((name for name in os.environ if name.upper() == variable), str(path))
-
-
-def _explain(error: ValidationError) -> str:
-    """Return one sentence for the first thing that is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{_nearest(first['loc'])}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where or 'configuration'}: {message}."
-
-
-def _nearest(location: tuple[int | str, ...]) -> str:
-    """End a sentence with the valid key nearest to the unknown one at `location`."""
-    fields: Any = Settings.model_fields
-    for part in location[:-1]:
-        if isinstance(part, str) and part in fields:
-            fields = _fields_of(fields[part].annotation)
-    close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.0)
-    return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])!r}?" if close else "."
-
-
-def _fields_of(annotation: Any) -> dict[str, Any]:
-    """Return the fields of a section, or of the items of a list of sections."""
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return dict(candidate.model_fields)
-    return {}

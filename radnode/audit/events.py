@@ -66,6 +66,7 @@ _ALERT = Code("110113", "DCM", "Security Alert")
 _START = Code("110120", "DCM", "Application Start")
 _STOP = Code("110121", "DCM", "Application Stop")
 _NODE_AUTHENTICATION = Code("110126", "DCM", "Node Authentication")
+_EMERGENCY_OVERRIDE = Code("110127", "DCM", "Emergency Override Started")
 _SECURITY_CONFIGURATION = Code("110129", "DCM", "Security Configuration")
 _SOFTWARE_CONFIGURATION = Code("110131", "DCM", "Software Configuration")
 _RESTRICTED_FUNCTION = Code("110132", "DCM", "Use of Restricted Function")
@@ -79,6 +80,7 @@ RECORDING_STOPPED: Final = Event(_ALERT, "recording_stopped", Action.EXECUTE, _R
 PEER_REFUSED: Final = Event(_ALERT, "peer_refused", Action.EXECUTE, _NODE_AUTHENTICATION, AuditOutcome.MINOR)
 # PS3.15 A.5.3.7: C the receiver did not hold it, R it held the same, U it held it otherwise
 IMAGE_RECEIVED: Final = Event(_TRANSFERRED, "image_received", Action.CREATE)
+IMAGE_REFUSED: Final = Event(_TRANSFERRED, "image_refused", Action.CREATE, outcome=AuditOutcome.MINOR)
 IMAGE_ANALYSED: Final = Event(_ACCESSED, "image_analysed", Action.READ)
 REPORT_CREATED: Final = Event(_TRANSFERRED, "report_created", Action.CREATE)
 REPORT_SENT: Final = Event(_TRANSFERRED, "report_sent", Action.CREATE)
@@ -91,12 +93,16 @@ COMMITMENT_REPORTED: Final = Event(_ACCESSED, "commitment_reported", Action.READ
 RESULT_READ: Final = Event(_ACCESSED, "result_read", Action.READ)
 RESULT_EXPORTED: Final = Event(_EXPORT, "result_exported", Action.READ)
 TRAIL_READ: Final = Event(_LOG_USED, "trail_read", Action.READ)
+TRAIL_PURGED: Final = Event(_ALERT, "trail_purged", Action.EXECUTE, _RESTRICTED_FUNCTION)
 STUDY_PURGED: Final = Event(_DELETED, "study_purged", Action.DELETE)
 KEY_CHANGED: Final = Event(_ALERT, "key_changed", Action.EXECUTE, _SECURITY_CONFIGURATION)
 CONFIG_CHANGED: Final = Event(_ALERT, "config_changed", Action.EXECUTE, _SECURITY_CONFIGURATION)
 MODEL_CHANGED: Final = Event(_ALERT, "model_changed", Action.EXECUTE, _SOFTWARE_CONFIGURATION)
 MODEL_REFUSED: Final = Event(_ALERT, "model_refused", Action.EXECUTE, _SOFTWARE_CONFIGURATION, AuditOutcome.SERIOUS)
 JOB_CHANGED: Final = Event(_ALERT, "job_changed", Action.EXECUTE, _RESTRICTED_FUNCTION)
+COMMAND_USED: Final = Event(_ALERT, "command_used", Action.EXECUTE, _RESTRICTED_FUNCTION)
+ACCESS_REFUSED: Final = Event(_ALERT, "access_refused", Action.EXECUTE, _RESTRICTED_FUNCTION, AuditOutcome.MINOR)
+GLASS_BROKEN: Final = Event(_ALERT, "glass_broken", Action.EXECUTE, _EMERGENCY_OVERRIDE, AuditOutcome.SERIOUS)
 ALERT: Final = Event(_ALERT, "alert", Action.EXECUTE, _RESTRICTED_FUNCTION, AuditOutcome.MINOR)
 
 CATALOGUE: Final[Mapping[str, Event]] = {
@@ -108,15 +114,16 @@ DETAIL_KEYS: Final = frozenset(
         "ae_title",  # what a refused peer claimed, escaped to printable ASCII
         "attempt",
         "bytes",
-        # what an operator did: added, activated, rolled_back, retried, discarded, paused, resumed, rotated, retired;
-        "change",  # what the node did: refusing_images, accepting_images
+        # what an operator did: added, activated, rolled_back, retried, discarded, paused, resumed, rotated, rewrapping,
+        # rewrapped, retired;
+        "change",  # what the node did: refusing_images, accepting_images; of a file: unusable
         "command",
         "count",
         "destination",
         "commitment",  # pseudonym of a storage commitment
         "digest",  # SHA-256, hex
         "failed",  # how many instances a storage commitment does not hold for
-        "first",  # first and last: the range of trail entries that was read
+        "first",  # first and last: the range of trail entries that was read, or purged
         "format",
         "job",
         "job_kind",

@@ -20,6 +20,8 @@ _MODULES = {
     "rules": "radnode.cli.rules",
     "models": "radnode.cli.models",
     "audit": "radnode.cli.audit",
+    "keys": "radnode.cli.keys",
+    "purge": "radnode.cli.purge",
     "conformance": "radnode.cli.conformance",
 }
 

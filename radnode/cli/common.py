@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from radnode.settings import ae_title, find_config, load_settings
+from radnode.configuration import find_config, load_settings
+from radnode.settings import ae_title
 
 if TYPE_CHECKING:
     from radnode.audit.events import Actor
     from radnode.node import Node
+
+
+MAX_REASON = 400  # characters
+_REASON, _BREAK_GLASS = "radnode.reason", "radnode.break_glass"
 
 
 class AETitleParam(click.ParamType[str]):
@@ -41,10 +46,58 @@ def open_node(config: Path | None) -> Node:
 
     Raises:
         ConfigError: there is no such file, or it cannot be used.
+        RefusedError: the caller may not use the command that runs.
     """
     from radnode.node import Node  # noqa: PLC0415 (echo and send need none)
 
-    return Node(load_settings(find_config(config)))
+    context = click.get_current_context()
+    node = Node(load_settings(find_config(config)), reason=context.meta.get(_REASON))
+    node.admit(_command(context), break_glass=context.meta.get(_BREAK_GLASS, False))
+    return node
+
+
+def accountable(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that needs a role the options that say why it is used; `open_node` heeds them."""
+    reason = click.option(
+        "--reason",
+        expose_value=False,
+        callback=_keep(_REASON, _checked_reason),
+        metavar="TEXT",
+        help="Why: sealed into the audit entries of this use.",
+    )
+    glass = click.option(
+        "--break-glass",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep(_BREAK_GLASS, bool),
+        help="In an emergency: read without a role. Needs --reason, and is an alert of the trail.",
+    )
+    return reason(glass(command))
+
+
+def _keep(name: str, check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            context.meta[name] = check(value)
+
+    return callback
+
+
+def _checked_reason(value: str) -> str:
+    reason = value.strip()
+    if not reason or len(reason) > MAX_REASON or not reason.isprintable():
+        raise click.BadParameter(f"a reason is one line of 1 to {MAX_REASON} characters.")
+    return reason
+
+
+def _command(context: click.Context) -> str:
+    """Return the words of the command that runs, without the program's name."""
+    words: list[str] = []
+    at: click.Context | None = context
+    while at is not None and at.parent is not None:
+        words.insert(0, at.info_name or "")
+        at = at.parent
+    return " ".join(words)
 
 
 def user() -> Actor:

@@ -8,11 +8,21 @@ from typing import Any
 
 import click
 
-from radnode.cli.common import config_option, json_option, local_time, open_node, print_json, print_table, user
+from radnode.cli.common import (
+    accountable,
+    config_option,
+    json_option,
+    local_time,
+    open_node,
+    print_json,
+    print_table,
+    user,
+)
 from radnode.errors import RadnodeError
 from radnode.model import Reason
 
 Document = dict[str, Any]
+_USE = "research use only, not for primary diagnosis"
 FORMS = {
     "sr": "DICOM structured report",
     "sc": "DICOM Secondary Capture",
@@ -36,6 +46,7 @@ def results() -> None:
 @click.option("--patient", help="Only this Patient ID.")
 @click.option("--issuer", default="", help="Issuer of that Patient ID.")
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1), help="How many at most.")
+@accountable
 def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, limit: int) -> None:
     """List results, newest first."""
     node = open_node(config)
@@ -63,6 +74,7 @@ def list_(config: Path | None, as_json: bool, patient: str | None, issuer: str, 
 @click.argument("result", metavar="ID")
 @config_option
 @json_option
+@accountable
 def show(result: str, config: Path | None, as_json: bool) -> None:
     """Show the findings of one result."""
     node = open_node(config)
@@ -79,6 +91,7 @@ def show(result: str, config: Path | None, as_json: bool) -> None:
 @config_option
 @click.option("--as", "form", default="sr", show_default=True, type=click.Choice(list(FORMS)), help="What to write.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+@accountable
 def export(result: str, config: Path | None, form: str, output: Path) -> None:
     """Write one result, decrypted: report (sr), secondary objects (sc, gsps, seg, kos), json, or a page (html, pdf).
 
@@ -111,21 +124,22 @@ def _write_private(path: Path, content: bytes) -> None:
 
 def describe(document: Document) -> list[str]:
     """Return the lines that tell a person what a result says."""
-    model = document["model"]
+    model, source = document["model"], document["source"]
     lines = [f"Result {document['id']}: {_headline(document)}"]
     for number, finding in enumerate(document["findings"], 1):
-        site = f", {finding['site']['meaning'].lower()}" if finding["site"] else ""
-        size = f", {finding['diameter_mm']:.0f} mm" if finding["diameter_mm"] is not None else ""
-        lines.append(f"  {number}. {finding['meaning']}{site}, score {finding['score']:.2f}{size}{_where(finding)}")
+        parts = [finding["meaning"], _site(finding), f"score {finding['score']:.2f}", _size(finding)]
+        lines.append(f"  {number}. {', '.join(part for part in parts if part)}{_where(finding, source)}")
     if document["score"] is not None:
         score = f"score {document['score']:.2f}"
         if document["peak"] is None:
-            lines.append(f"  series:      {score}, {len(document['source']['images'])} images")
+            lines.append(f"  series:      {score}, {len(source['images'])} images")
         else:
             column, row = document["peak"]
             lines.append(f"  whole image: {score}, highest at column {column:.0f}, row {row:.0f}")
-    lines.append(f"  model:       {model['name']} {model['version']} (device {model['device_uid']}), research use only")
-    lines.append(f"  source:      SOP instance {document['source']['SOPInstanceUID']}")
+    lines.append(f"  model:       {model['name']} {model['version']} (device {model['device_uid']}), {_USE}")
+    lines.append(f"  made:        {local_time(document['created'])}")
+    lines.append(f"  source:      SOP instance {source['SOPInstanceUID']}")
+    lines.append(f"  study:       {source['StudyInstanceUID']}")
     lines.append(f"  report:      SOP instance {document['report']['SOPInstanceUID']}")
     lines.append(f"  delivered:   {_delivered(document)}")
     return lines
@@ -133,14 +147,40 @@ def describe(document: Document) -> list[str]:
 
 def _headline(document: Document) -> str:
     outcome = document["outcome"].replace("_", " ")
-    return outcome if document["reason"] is None else f"{outcome}. {Reason(document['reason']).text}"
+    if document["reason"] is not None:
+        return f"{outcome}. {Reason(document['reason']).text} This says nothing about the patient."
+    count = len(document["findings"])
+    return f"{outcome}, {count} {'place' if count == 1 else 'places'}" if count else outcome
 
 
-def _where(finding: Document) -> str:
+def _site(finding: Document) -> str:
+    """Return where in the body, with its side: "left lung"."""
+    words = [finding[key]["meaning"].lower() for key in ("laterality", "site") if finding[key]]
+    return " ".join(words)
+
+
+def _size(finding: Document) -> str:
+    """Return the diameter in mm, else what the region measures in pixels of the source."""
+    if finding["diameter_mm"] is not None:
+        return f"{finding['diameter_mm']:.0f} mm"
     if finding["region"] is None:
         return ""
     columns, rows = zip(*finding["region"]["points"], strict=True)
-    place = "" if finding["region"]["frame"] is None else f" image {finding['region']['frame']},"
+    return f"{max(columns) - min(columns):.0f} x {max(rows) - min(rows):.0f} pixels"
+
+
+def _where(finding: Document, source: Document) -> str:
+    region = finding["region"]
+    if region is None:
+        return ""
+    columns, rows = zip(*region["points"], strict=True)
+    place = ""
+    if region["frame"] is not None:
+        place = (
+            f" image {region['frame']} of {len(source['images'])},"
+            if "images" in source
+            else f" frame {region['frame']},"
+        )
     return f":{place} columns {min(columns):.0f} to {max(columns):.0f}, rows {min(rows):.0f} to {max(rows):.0f}"
 
 

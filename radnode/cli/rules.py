@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from radnode.cli.common import config_option, json_option, print_json
+from radnode.configuration import find_config, load_settings
 from radnode.errors import ConfigError
 from radnode.rules import Decision, Miss, Rules, Verdict
-from radnode.settings import Settings, find_config, load_settings
+from radnode.settings import Settings
 
 
 @click.group()

@@ -127,6 +127,7 @@ class Analyser:
         self._clock = clock
         self._loaded: dict[str, Loaded | LoadedSeries] = {}
         self._tried: dict[str, float] = {}
+        self._said: dict[str, str] = {}  # why a detector is not usable, said once
 
     def start(self) -> None:
         """Start the decoding process now, so that the first image need not wait for it.
@@ -152,8 +153,11 @@ class Analyser:
                 self._loaded[name] = (
                     LoadedSeries(SeriesDetector(*how), accepts) if whole else Loaded(Detector(*how), accepts)
                 )
+                self._said.pop(name, None)
             except (PackageError, NotFoundError) as error:
-                self._refused(model, str(error))
+                if self._said.get(name) != (sentence := f"{model}: {error}"):
+                    self._said[name] = sentence
+                    self._refused(model, str(error))
             finally:
                 if self._loading is not None:
                     self._loading.end()

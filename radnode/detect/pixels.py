@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from pydicom import dcmread
+from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
 from radnode.detect.display import Display, read_display
 from radnode.errors import DetectionError
 from radnode.model import Reason, View
+from radnode.spacing import judge
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -35,9 +37,9 @@ class PixelImage:
 
     `pixels` is float32 of shape (source rows, source columns), or smaller by the whole number `factor` where
     the image was reduced on its way (`reduce`). `display` says how a viewer shows it, `view` is it as shown, where one
-    was asked for. `spacing` is (row, column) of the source in mm, None where the
-    file does not say; `spacing_at` is "patient" for Pixel Spacing that is calibrated or projected into the
-    patient and "detector" for Imager Pixel Spacing, which is measured at the detector and so magnifies the patient.
+    was asked for. `spacing` is (row, column) of the source in mm, None where the file does not say; `spacing_at` is
+    "patient" where `radnode.spacing` says that it holds there, "detector" for what is measured at the detector, which
+    magnifies the patient, or where the file does not say.
     """
 
     pixels: FloatImage
@@ -237,19 +239,13 @@ def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_
 
 
 def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, SpacingPlane | None]:
-    """Return spacing and where it holds. Pixel Spacing that repeats Imager Pixel Spacing is the detector's.
+    """Return spacing and where it holds."""
 
-    PS3.3 section 10.7.1.3.
-    """
-    calibrated, imager = _pair(dataset.get("PixelSpacing")), _pair(dataset.get("ImagerPixelSpacing"))
-    if calibrated is not None and (calibrated != imager or "PixelSpacingCalibrationType" in dataset):
-        return calibrated, "patient"
-    return (imager, "detector") if imager is not None else (None, None)
+    def text(keyword: str) -> str:
+        value = dataset.get(keyword)
+        return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
 
-
-def _pair(value: Any) -> tuple[float, float] | None:
-    """Return two positive finite numbers, else None."""
-    if value is None or isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
-        return None
-    row, column = float(value[0]), float(value[1])
-    return (row, column) if 0 < row < 100 and 0 < column < 100 else None
+    found = judge(text)
+    if found.mm is None:
+        return None, None
+    return found.mm, "patient" if found.basis.in_patient else "detector"

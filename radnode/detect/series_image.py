@@ -10,6 +10,7 @@ from radnode.detect.volume import Place, place
 from radnode.detect.worker import elements
 from radnode.errors import DetectionError
 from radnode.jobs.index import InstanceRow
+from radnode.spacing import KEYWORDS as SPACING
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _KEPT = (  # of the header of each image: what the gate, the order, and the references of the report need
@@ -17,6 +18,7 @@ _KEPT = (  # of the header of each image: what the gate, the order, and the refe
     "ViewCodeSequence", "PatientAge", "PatientBirthDate", "StudyDate", "PhotometricInterpretation", "NumberOfFrames",
     "Rows", "Columns", "InstanceNumber", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient",
     "FrameOfReferenceUID", "RescaleSlope", "RescaleIntercept",
+    *SPACING,
 )  # fmt: skip
 
 

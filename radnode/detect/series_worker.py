@@ -25,8 +25,9 @@ from radnode.detect.illustrating import ComposeSecondary, Illustrator
 from radnode.detect.series_image import UIDS, SeriesImage
 from radnode.detect.tries import Tries, told
 from radnode.detect.volume import VolumeBuilder, in_order
-from radnode.detect.worker import elements
+from radnode.detect.worker import elements, report_header
 from radnode.errors import DetectionError, RadnodeError, SealBroken
+from radnode.failpoints import reach
 from radnode.jobs.completion import Completion
 from radnode.jobs.database import reading
 from radnode.jobs.index import InstanceRow
@@ -136,6 +137,7 @@ class SeriesWorker:
 
     def _work(self, lease: Lease) -> None:
         """Do one job."""
+        reach("series-leased")
         if self._tries.hopeless(lease):
             return
         started = time.monotonic()
@@ -156,6 +158,7 @@ class SeriesWorker:
             with self._tries.settling(lease) as tx:
                 self._stores.queue.postpone(tx, lease, 0.0, "stopping", counted=False)
             return
+        reach("series-detected")
         self._close(work, len(kept), started)
 
     def _open(self, lease: Lease, row: SeriesRow, kept: Sequence[InstanceRow]) -> _Series:
@@ -293,4 +296,4 @@ class SeriesWorker:
             report_id = last_report(tx, row, detector)
         if report_id is None:
             return []
-        return [pydicom.dcmread(BytesIO(self._stores.vault.get(report_id)), specific_tags=["SOPClassUID", *UIDS])]
+        return [report_header(self._stores.vault.get(report_id))]

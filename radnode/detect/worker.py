@@ -35,7 +35,8 @@ from radnode.stores import Stores
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
-Compose = Callable[[Dataset, Analysis, float], Report]
+# The header of the image, the analysis, when the image came (epoch seconds), the header of the report before this one.
+Compose = Callable[[Dataset, Analysis, float, Sequence[Dataset]], Report]
 
 
 class WholeSeries(Protocol):
@@ -163,7 +164,10 @@ class Worker:
     ) -> list[Prepared]:
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
         received = work.instance.received
-        reports = [self._compose(work.header, analysis, received) for analysis in analyses]
+        reports = [
+            self._compose(work.header, analysis, received, reports_before(self._results, work.instance, analysis))
+            for analysis in analyses
+        ]
         drawn = [
             self._illustrator.objects([work.header], analysis, received, report, work.decision, shown)
             for analysis, report, shown in zip(analyses, reports, views, strict=True)
@@ -178,6 +182,17 @@ class Worker:
             self._results.discard(prepared)
             raise
         return prepared
+
+
+def reports_before(results: Results, instance: InstanceRow, analysis: Analysis) -> list[Dataset]:
+    """Return the header of the last report of a detector, of any version, on an image, if there is one."""
+    part10 = results.last_report(instance, analysis.model.name)
+    return [] if part10 is None else [report_header(part10)]
+
+
+def report_header(part10: bytes) -> Dataset:
+    """Return what a later report says of a report."""
+    return pydicom.dcmread(BytesIO(part10), specific_tags=["SOPClassUID", *_UIDS])
 
 
 def elements(header: Dataset, keywords: Sequence[str] | frozenset[str]) -> dict[str, str]:

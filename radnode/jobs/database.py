@@ -6,6 +6,7 @@ with its connection. A writer that knows nothing of turns is still met by SQLite
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -94,6 +95,19 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         if isinstance(error, _CALLER):
             raise
         raise StoreUnavailable("The database cannot be written now (locked, full, read-only or damaged).") from error
+
+
+def forget_overwritten(engine: Engine) -> None:
+    """Copy the write-ahead log into the database and empty it, so that what was deleted is in neither file.
+
+    Where somebody reads at this moment, it is done as far as can be; SQLite does the rest by itself, later.
+    """
+    connection = engine.raw_connection()
+    try:
+        with contextlib.suppress(engine.dialect.loaded_dbapi.Error):
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
 
 
 @contextmanager

@@ -139,6 +139,14 @@ def get_result(tx: Connection, result: str) -> ResultRow:
     return row
 
 
+def last_report_on(tx: Connection, instance: str, detector: str) -> bytes | None:
+    """Return the object id of the last report that any version of a detector made about an image, None for none."""
+    theirs = (results.c.instance == instance) & results.c.model.startswith(f"{detector} ", autoescape=True)
+    query = select(results.c.report_id).where(theirs).order_by(results.c.created.desc(), results.c.result).limit(1)
+    found: bytes | None = tx.scalar(query)
+    return found
+
+
 def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) -> list[ResultRow]:
     """Return results, newest first, of one patient (a pseudonym) or of all."""
     query = select(results).order_by(results.c.created.desc(), results.c.result).limit(limit)

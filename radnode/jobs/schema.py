@@ -146,6 +146,12 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
+doomed_objects = Table(  # sealed objects of purged studies whose room was not given back yet
+    "doomed_objects",
+    metadata,
+    Column("object_id", LargeBinary(16), primary_key=True),
+)
+
 # What is held back for now: work of a stage, by an operator; or images, by the node itself (`radnode.jobs.holds`).
 holds = Table(
     "holds",

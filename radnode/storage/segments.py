@@ -27,7 +27,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from radnode.durable import sync_folder
-from radnode.errors import NotFoundError
+from radnode.errors import NotFoundError, StoreUnavailable
 from radnode.storage.extents import (
     BLOCK,
     HEAD,
@@ -129,21 +129,32 @@ class SegmentStore:
         Where the disk fails, this is left to `sweep`.
         """
         try:
+            self.remove(object_id)
+        except StoreUnavailable:
+            self.leave(object_id)
+
+    def remove(self, object_id: bytes) -> None:
+        """Give back the room of an object for good, and a closed segment in which nothing is left; else as `delete`.
+
+        Raises:
+            StoreUnavailable: the disk failed.
+        """
+        try:
             descriptor = self._find(object_id, os.O_RDWR)
+            try:
+                start = _start(object_id)
+                length = length_at(descriptor, start)
+                if length:
+                    _punch(descriptor, start, padded(HEAD.size + length))
+                closed = (self._root / object_id[:SEGMENT_ID].hex()).with_suffix(_CLOSED)
+                if closed.exists() and not _has_data(descriptor, 0, os.fstat(descriptor).st_size):
+                    closed.unlink(missing_ok=True)  # nobody appends to what is closed
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             return
-        except OSError:
-            self.leave(object_id)
-            return
-        try:
-            start = _start(object_id)
-            length = length_at(descriptor, start)
-            if length:
-                _punch(descriptor, start, padded(HEAD.size + length))
-        except OSError:
-            self.leave(object_id)
-        finally:
-            os.close(descriptor)
+        except OSError as error:
+            raise unavailable("removed", error) from error
 
     def leave(self, object_id: bytes) -> None:
         """Leave it to `sweep` whether anything refers to an object of this process: nobody can tell now.

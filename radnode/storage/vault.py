@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from radnode.errors import SealBroken
 from radnode.storage.buffers import Buffers
@@ -12,6 +13,13 @@ from radnode.storage.sealing import CHUNK, SEALED_CHUNK, Kind, Sealer, read_head
 from radnode.storage.segments import SegmentStore
 
 KEPT_BUFFERS = 32  # 16 MiB
+
+
+class SealedObject(NamedTuple):
+    """A durable object, and the study key that it is sealed under."""
+
+    object_id: bytes
+    key_id: bytes
 
 
 class Vault:
@@ -32,7 +40,7 @@ class Vault:
         key = self._keys.of_study(study)
         extent = self._objects.create(SEALED_CHUNK)
         sealer = Sealer(kind=kind, key_id=key.key_id, study_key=key.secret, object_id=extent.object_id)
-        return SealedWriter(sealer, extent)
+        return SealedWriter(sealer, extent, key.key_id)
 
     def put(self, study: str, kind: Kind, plaintext: bytes) -> bytes:
         """Seal a whole object for a study (a pseudonym), make it durable, return its id; raises as `create`."""
@@ -65,6 +73,14 @@ class Vault:
         """Remove an object whose commit did not happen."""
         self._objects.delete(object_id)
 
+    def remove(self, object_id: bytes) -> None:
+        """Give back the room of an object whose study was purged; StoreUnavailable when the disk failed."""
+        self._objects.remove(object_id)
+
+    def forget(self, key_id: bytes) -> None:
+        """Keep the key of a study that was purged in memory no longer."""
+        self._keys.forget(key_id)
+
     def leave(self, object_id: bytes) -> None:
         """Leave an object to `sweep`: whether its commit happened cannot be told now."""
         self._objects.leave(object_id)
@@ -77,7 +93,8 @@ class Vault:
 class SealedWriter:
     """One object being sealed. After an error, or `abort`, nothing of it remains."""
 
-    def __init__(self, sealer: Sealer, extent: ObjectWriter) -> None:
+    def __init__(self, sealer: Sealer, extent: ObjectWriter, key_id: bytes) -> None:
+        self.key_id = key_id  # of the study key that it is sealed under
         self._sealer = sealer
         self._extent = extent
 

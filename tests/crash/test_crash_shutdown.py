@@ -15,7 +15,7 @@ from radnode.supervisor import GRACE_SECONDS
 DRAIN_SECONDS = 2.0
 
 
-def test_sigterm_cuts_off_roles_that_hang_at_one_deadline_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_row_27_sigterm_cuts_off_roles_that_hang_at_one_deadline_and_nothing_is_lost(tmp_path: Path) -> None:
     port = free_port()
     failpoints = Failpoints(tmp_path / "failpoints")
     settings = failpoints.environment | REPORT_ALONE | {"RADNODE_NODE__DRAIN_SECONDS": str(DRAIN_SECONDS)}

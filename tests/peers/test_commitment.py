@@ -223,7 +223,9 @@ def test_answer_that_comes_after_kill_of_the_node_counts(asking: NodeProcess, tm
         assert len(pacs.report_files()) == 1
 
 
-def test_report_that_orthanc_loses_is_sent_again(asking: NodeProcess, tmp_path: Path, port: int) -> None:
+def test_row_25_report_that_orthanc_loses_after_success_is_sent_again(
+    asking: NodeProcess, tmp_path: Path, port: int
+) -> None:
     elsewhere = free_port()
     folder = tmp_path / "pacs"
     with orthanc_of(asking, folder, port, its_port=elsewhere) as pacs:

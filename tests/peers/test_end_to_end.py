@@ -151,3 +151,20 @@ def test_trail_of_all_this_verifies(clinic, sent) -> None:
 
 def _received(clinic) -> list[dict[str, Any]]:
     return clinic.node.trail("image_received")
+
+
+def test_the_same_film_sent_again_leaves_the_pacs_with_as_many_objects(clinic, chest: Path) -> None:
+    film = pydicom.dcmread(films.OPACITY, stop_before_pixels=True)
+    query = {"Level": "Instance", "Query": {"StudyInstanceUID": film.StudyInstanceUID}}
+    counts = []
+    for label in ("before", "after"):
+        another = films.fresh(films.NORMAL)
+        paths = [clinic.write(f"sent-{label}", another)]
+        if label == "after":
+            paths.insert(0, films.OPACITY)
+        for path in paths:  # what is reported after it tells that the node has nothing left to do for the first
+            assert clinic.node.storescu([path]).returncode == 0
+        wait_for(lambda uid=another.SOPInstanceUID: clinic.report_on(uid), 15, "the other film is reported")
+        counts.append(len(clinic.pacs.post("/tools/find", query)))
+    assert counts[0] == counts[1] >= 1
+    assert len([row for row in clinic.node.results() if row["source"]["SOPInstanceUID"] == film.SOPInstanceUID]) == 1

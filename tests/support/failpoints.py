@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from radnode.failpoints import PLACES, VARIABLE
+from radnode.failpoints import COMMAND_PLACES, PLACES, VARIABLE
 
 
 class Failpoints:
@@ -19,7 +19,7 @@ class Failpoints:
 
     def arm(self, place: str, signal: str = "KILL") -> None:
         """The next process that comes by this place sends itself a signal (KILL, STOP)."""
-        assert place in PLACES
+        assert place in PLACES or place in COMMAND_PLACES
         draft = self._folder / "draft"
         draft.write_text(signal)
         draft.rename(self._folder / place)

@@ -25,7 +25,8 @@ from radnode.results import Results
 from radnode.rules import Rules
 from radnode.settings import RuleSettings
 from radnode.storage import keys
-from radnode.storage.keys import FileKeyProvider, StudyKeys
+from radnode.storage.keys import StudyKeys
+from radnode.storage.local_keys import FileKeys
 from radnode.storage.pseudonyms import Pseudonyms
 from radnode.storage.segments import SegmentStore
 from radnode.storage.vault import Vault
@@ -39,7 +40,13 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 class Rooms:
     """Everything between the network and the detector, in one folder. `clock` is set by the tests."""
 
-    def __init__(self, folder: Path, *, max_object_bytes: int = 1 << 24, rules: Sequence[RuleSettings] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_object_bytes: int = 1 << 24,
+        rules: Sequence[RuleSettings] = (RuleSettings(detect=("any",)),),
+    ) -> None:
         self.folder = folder
         self.now = 1_000_000.0
         self.rung: list[str] = []
@@ -48,7 +55,7 @@ class Rooms:
         (folder / "keys" / "kek-0001.key").write_text("11" * 32)
         self.queue = Queue(self.engine, self.clock)
         self.objects = SegmentStore(self.objects_folder)
-        self.keys = StudyKeys(self.engine, FileKeyProvider(folder / "keys"), self.clock)
+        self.keys = StudyKeys(self.engine, FileKeys(folder / "keys"), self.clock)
         self.vault = Vault(self.keys, self.objects)
         self.pseudonyms = Pseudonyms(b"p" * 32)
         self.audit = AuditLog(b"a" * 32)

@@ -18,7 +18,8 @@ from support.rooms import Rooms, database
 from radnode.errors import KeyUnavailable, SealBroken, StoreUnavailable
 from radnode.jobs import database as database_module
 from radnode.storage import keys
-from radnode.storage.keys import FileKeyProvider, StudyKeys, read_key, study_keys
+from radnode.storage.keys import StudyKeys, read_key, study_keys
+from radnode.storage.local_keys import FileKeys
 from radnode.storage.pseudonyms import Pseudonyms
 from radnode.storage.sealing import Kind
 
@@ -32,12 +33,12 @@ def rooms(tmp_path: Path) -> Iterator[Rooms]:
 
 def another(rooms: Rooms) -> StudyKeys:
     """The study keys as another process sees them: nothing in memory."""
-    return StudyKeys(rooms.engine, FileKeyProvider(rooms.folder / "keys"))
+    return StudyKeys(rooms.engine, FileKeys(rooms.folder / "keys"))
 
 
 def test_wrapped_key_opens_under_its_own_kek_and_context_alone(tmp_path: Path) -> None:
     (tmp_path / "kek-0001.key").write_text("11" * 32)
-    provider = FileKeyProvider(tmp_path)
+    provider = FileKeys(tmp_path)
     kek, wrapped = provider.wrap(b"s" * 32, b"context")
     assert kek == "kek-0001"
     assert b"s" * 8 not in wrapped
@@ -48,13 +49,13 @@ def test_wrapped_key_opens_under_its_own_kek_and_context_alone(tmp_path: Path) -
     with pytest.raises(SealBroken):
         provider.unwrap(kek, wrapped, b"another")
     (tmp_path / "kek-0001.key").write_text("22" * 32)
-    with pytest.raises(SealBroken, match=r"kek-0001\.key"):
+    with pytest.raises(SealBroken, match="kek-0001"):
         provider.unwrap(kek, wrapped, b"context")
 
 
 def test_newest_kek_wraps_and_older_ones_still_open(tmp_path: Path) -> None:
     (tmp_path / "kek-0001.key").write_text("11" * 32)
-    provider = FileKeyProvider(tmp_path)
+    provider = FileKeys(tmp_path)
     old = provider.wrap(b"s" * 32, b"c")
     (tmp_path / "kek-0002.key").write_text("22" * 32)
     assert provider.wrap(b"s" * 32, b"c")[0] == "kek-0002"
@@ -92,7 +93,7 @@ def test_database_holds_no_key_in_the_clear(rooms: Rooms) -> None:
 
 def _race(folder: str, barrier: Any, answers: Any) -> None:
     engine = database(Path(folder))
-    mine = StudyKeys(engine, FileKeyProvider(Path(folder) / "keys"))
+    mine = StudyKeys(engine, FileKeys(Path(folder) / "keys"))
     barrier.wait(30)
     answers.put([(name, mine.of_study(name).secret) for name in map(str, range(20))])
     engine.dispose()
@@ -152,7 +153,7 @@ def test_memory_of_keys_is_bounded(rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 def test_locked_database_is_store_unavailable(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.1)
     rooms.engine.dispose()
-    waiting = StudyKeys(database_module.open_database(rooms.folder / "node.db"), FileKeyProvider(rooms.folder / "keys"))
+    waiting = StudyKeys(database_module.open_database(rooms.folder / "node.db"), FileKeys(rooms.folder / "keys"))
     with sqlite3.connect(rooms.folder / "node.db") as lock:
         lock.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable):

@@ -1,0 +1,70 @@
+"""keys list, rotate, retire."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from radnode.audit import events
+from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, print_table, user
+from radnode.keyring import Keyring
+from radnode.node import Node
+
+
+@click.group()
+def keys() -> None:
+    """The key-encryption keys; safe while the node runs."""
+
+
+@keys.command("list")
+@config_option
+@json_option
+@accountable
+def list_(config: Path | None, as_json: bool) -> None:
+    """List the key-encryption keys, and how many study keys each one wraps."""
+    node = open_node(config)
+    rows = _keyring(node).listing()
+    node.record(events.COMMAND_USED, user(), command="keys list")
+    node.settle_trail()
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    print_table(("KEY", "STATE", "STUDY KEYS"), [(row.key, row.state, row.study_keys) for row in rows], "no keys")
+
+
+@keys.command()
+@click.option("--new", "always_new", is_flag=True, help="Make a new key also where a rotation was cut short.")
+@config_option
+@accountable
+def rotate(always_new: bool, config: Path | None) -> None:
+    """Make a new key and wrap every study key under it; a rotation that was cut short is finished instead.
+
+    The provider makes the key where it can (file, vault); elsewhere make it current there first.
+    """
+    node = open_node(config)
+    done = _keyring(node).rotate(user(), always_new=always_new)
+    node.settle_trail()
+    made = "a new key, is current" if done.is_new else "is current"
+    click.echo(f"{done.key} {made}; {done.wrapped} study keys were wrapped under it anew.")
+
+
+@keys.command()
+@click.argument("key", metavar="KEY")
+@config_option
+@accountable
+def retire(key: str, config: Path | None) -> None:
+    """Destroy a key under which nothing is wrapped any more.
+
+    Copies of the database from before the rotation that wrapped everything anew can then no longer be read, nor can
+    key copies of backups from then: see `radnode backup`.
+    """
+    node = open_node(config)
+    gone = _keyring(node).retire(key, user())
+    node.settle_trail()
+    click.echo(f"{key} is retired" + ("." if gone else "; remove it where the provider takes it from."))
+
+
+def _keyring(node: Node) -> Keyring:
+    return Keyring(node.stores, node.key_provider, node.study_keys)

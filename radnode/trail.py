@@ -1,0 +1,87 @@
+"""What the sequencer does besides sequencing: anchor checkpoints, and purge the trail past its retention."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from radnode.audit import events, retention
+from radnode.audit.anchors import Anchor, anchor_of
+from radnode.audit.forward import read_cursor
+from radnode.audit.sequencer import Sequencer
+from radnode.errors import AuditError
+from radnode.node import Node
+from radnode.observe import logger
+from radnode.repository import Repository
+
+PURGE_SECONDS = 86_400.0
+
+
+class Keeper:
+    """Keeps the trail of one node; only the process that holds the trail's lock may have one."""
+
+    def __init__(self, node: Node, trail: Sequencer, repository: Repository | None = None) -> None:
+        self._repository = repository
+        self._node = node
+        self._trail = trail
+        self._anchors = {anchor: 0 for anchor in anchors_of(node)}
+        self._away: set[str] = set()
+        self._next_anchor = self._next_purge = 0.0
+
+    def look(self) -> None:
+        """Do what it is time for.
+
+        Raises:
+            AuditError, StorageError: the trail is broken or cannot be changed now.
+        """
+        now = time.monotonic()
+        if self._repository is not None:
+            self._repository.look()
+        if now >= self._next_anchor:
+            self._next_anchor = now + self._node.settings.audit.anchor_seconds
+            self.anchor()
+        if now >= self._next_purge:
+            self._next_purge = now + PURGE_SECONDS
+            self.purge(datetime.now(UTC))
+
+    def anchor(self) -> None:
+        """Put the newest checkpoint where it is not yet; an anchor that is away is told of once, and tried again."""
+        newest = self._trail.newest
+        for anchor, size in self._anchors.items():
+            if newest is None or newest.size == size:
+                continue
+            try:
+                anchor.put(newest)
+            except AuditError as error:
+                if anchor.name not in self._away:
+                    self._away.add(anchor.name)
+                    logger().error("anchor_away", message=str(error))
+                    self._node.record(events.ALERT, self._node.actor(), rule="anchor_away", reason=str(error)[:500])
+                continue
+            self._anchors[anchor] = newest.size
+            if anchor.name in self._away:
+                self._away.discard(anchor.name)
+                logger().info("anchor_back", count=newest.size)
+
+    def purge(self, now: datetime) -> int:
+        """Purge what is past `audit.retention_days`; return how many entries."""
+        days, folder, signer = self._node.settings.audit.retention_days, self._node.audit_folder, self._node.signer
+        if not days:
+            return 0
+        before = retention.read_stub(folder, signer.verifier).size
+        forwarded = self._node.settings.audit.syslog is not None
+        keep_from = read_cursor(folder) + 1 if forwarded else None  # what the repository has not taken yet
+        stub = retention.due(folder, signer.verifier, now - timedelta(days=days), keep_from)
+        if stub is None:
+            return 0
+        count = stub.size - before
+        self._node.record(events.TRAIL_PURGED, self._node.actor(), first=before + 1, last=stub.size, count=count)
+        retention.purge(self._node.engine, folder, signer, stub)
+        logger().info("trail_purged", count=count)
+        return count
+
+
+def anchors_of(node: Node) -> list[Anchor]:
+    """Return the anchors of a node."""
+    audit, base = node.settings.audit, node.settings.data_dir
+    return [anchor_of(place, base, node.signer, audit.retention_days) for place in audit.anchor]
