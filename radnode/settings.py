@@ -42,7 +42,7 @@ AETitle = Annotated[str, AfterValidator(ae_title)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-SecondaryKind = Literal["sc", "gsps", "seg", "kos"]
+SecondaryKind = Literal["sc", "gsps", "kos"]
 SECONDARY_KINDS: tuple[SecondaryKind, ...] = get_args(SecondaryKind)
 
 

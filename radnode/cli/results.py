@@ -27,7 +27,6 @@ FORMS = {
     "sr": "DICOM structured report",
     "sc": "DICOM Secondary Capture",
     "gsps": "DICOM presentation state",
-    "seg": "DICOM segmentation",
     "kos": "DICOM key object selection",
     "json": "findings as JSON",
     "html": "summary",
@@ -93,7 +92,7 @@ def show(result: str, config: Path | None, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @accountable
 def export(result: str, config: Path | None, form: str, output: Path) -> None:
-    """Write one result, decrypted: report (sr), secondary objects (sc, gsps, seg, kos), json, or a page (html, pdf).
+    """Write one result, decrypted: report (sr), secondary objects (sc, gsps, kos), json, or a page (html, pdf).
 
     It names the patient. Of several pictures the second goes to FILE-2, and so on.
     """

@@ -2,7 +2,6 @@
 
     sc      Secondary Capture: a picture of each image that findings lie on (at most `model.MAX_PICTURES`)
     gsps    Grayscale Softcopy Presentation State: the outlines as an overlay on the originals
-    seg     Segmentation: the masks, where the detector gives any
     kos     Key Object Selection: the images that findings lie on, with report and pictures
 
 The same sources, analysis, acceptance time and views give the same bytes.

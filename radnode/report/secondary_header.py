@@ -13,9 +13,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from radnode.model import Analysis
 from radnode.report import header, received, uids
 
-Kind = Literal["sc", "gsps", "seg", "kos"]
+Kind = Literal["sc", "gsps", "kos"]
 
-_SERIES_NUMBER = {"sc": 9901, "gsps": 9902, "seg": 9903, "kos": 9904}  # after that of the reports
+_SERIES_NUMBER = {"sc": 9901, "gsps": 9902, "kos": 9903}  # after that of the reports
 # General Series (PS3.3 C.7.3.1): Laterality is there under a condition that depends on these.
 _BODY_PART = ("BodyPartExamined", "Laterality")
 # Of body parts that are there once (PS3.16 Annex L) Laterality must be absent; of others it is empty where unknown.

@@ -119,7 +119,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("secondary")
     port = free_port()
-    kinds = {"RADNODE_REPORT__SECONDARY": '["sc", "gsps", "seg", "kos"]'}
+    kinds = {"RADNODE_REPORT__SECONDARY": '["sc", "gsps", "kos"]'}
     with (
         NodeProcess(folder / "node", pacs_port=port, overrides=kinds) as node,
         Orthanc(folder / "pacs", port, node.folder / "pki") as pacs,

@@ -18,6 +18,8 @@ from support.series_site import SeriesSite, series_site
 
 QUIET, PAUSE = 8.0, 2.0
 
+PICTURES = {"Level": "Instance", "Query": {"Modality": "OT"}}
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeriesSite]:
@@ -52,6 +54,10 @@ def test_slices_of_three_associations_become_one_job_and_one_report(site: Series
     [document] = site.node.results()
     [finding] = document["findings"]
     assert document["source"]["images"][finding["region"]["frame"] - 1] == first[150].SOPInstanceUID
+    assert [item["object"] for item in document["secondary"]] == ["sc1"]
+    [found] = wait_for(lambda: site.pacs.post("/tools/find", PICTURES), 10, "the picture is at the PACS")
+    picture = site.pacs.get(f"/instances/{found}/simplified-tags")
+    assert picture["SourceImageSequence"][0]["ReferencedSOPInstanceUID"] == first[150].SOPInstanceUID
 
 
 def test_waiting_series_is_listed_by_its_pseudonym_with_count_and_since_when(

@@ -235,8 +235,8 @@ def associate(node: CrashNode, images: list[Dataset]) -> DestinationAssociation:
 
 
 def report_counts(pacs: Orthanc) -> int:
-    """Return how many instances a PACS holds; in these tests all of them are reports."""
-    return int(pacs.get("/statistics")["CountInstances"])
+    """Return how many reports a PACS holds, their pictures not counted."""
+    return pacs.report_count()
 
 
 def sources(report: Dataset) -> list[str]:

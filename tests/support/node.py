@@ -269,6 +269,10 @@ class Orthanc:
         """Return every structured report it holds."""
         return [pydicom.dcmread(path) for path in self.report_files()]
 
+    def report_count(self) -> int:
+        """Return how many structured reports it holds."""
+        return len(self.post("/tools/find", {"Level": "Instance", "Query": {"Modality": "SR"}}))
+
     def report_files(self, known: Container[Path] = ()) -> list[Path]:
         """Write every structured report it holds, but those that are known, to a file and return the paths."""
         found = []
