@@ -75,11 +75,17 @@ class _Person:
     actors: set[str] = field(default_factory=set)
 
 
-def disclosures(entries: Iterable[Entry], patient: str, recipients: Mapping[str, str], period: str) -> Account:
+def disclosures(
+    entries: Iterable[Entry],
+    patient: str,
+    recipients: Mapping[str, str],
+    period: str,
+    reason_of: Callable[[Entry], str | None] = lambda _entry: None,
+) -> Account:
     """Return the accounting of disclosures of one patient, called `patient`, from that patient's entries.
 
-    `recipients` says for the name of a destination who that is. What a destination first took and later committed is
-    one disclosure.
+    `recipients` says for the name of a destination who that is; `reason_of` opens the reason that a person gave. What a
+    destination first took and later committed is one disclosure.
     """
     rows, seen, within = [], set(), Counter[str]()
     for entry in entries:
@@ -93,7 +99,7 @@ def disclosures(entries: Iterable[Entry], patient: str, recipients: Mapping[str,
             continue
         seen.add(what)
         to = recipients.get(where, where) if where else f"{_who(entry)} (a file on this node's machine)"
-        purpose = str(detail.get("purpose") or detail.get("reason") or (_PURPOSE if where else "not stated"))
+        purpose = str(reason_of(entry) or detail.get("purpose") or (_PURPOSE if where else "not stated"))
         rows.append((_moment(entry), to, _SENT[name], purpose, str(entry["seq"])))
     facts = (("Patient", patient), ("Period", period), ("Disclosures", str(len(rows))))
     kept = tuple((name.replace("_", " "), str(count)) for name, count in sorted(within.items()))

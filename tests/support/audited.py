@@ -68,6 +68,13 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     ),
     "audit verify": (Use(("audit", "verify")),),  # shows no entry, and writes nothing beside what it judges
     "conformance": (Use(("conformance",)),),
+    "keys list": (Use(("keys", "list"), ("command_used",)),),
+    "keys rotate": (Use(("keys", "rotate"), ("key_changed",) * 2),),  # begun, and done
+    "keys retire": (Use(("keys", "retire", "kek-0001"), ("key_changed",)),),
+    "purge": (
+        Use(("purge", "--dry-run", "--study", "{study}")),  # changes nothing, and names what it was told
+        Use(("purge", "--study", "{study}"), ("study_purged",)),
+    ),
 }
 
 # What a node leaves that starts, works, and stops.

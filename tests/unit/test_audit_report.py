@@ -77,6 +77,9 @@ def test_accounting_lists_each_disclosure_once_with_date_recipient_kind_and_purp
     assert all(row[0].startswith("2026-11-0") and row[3] for row in rows)
     assert [row[4] for row in rows] == ["4", "6", "7"]
     assert ("Disclosures", "3") in account.facts
+    assert rows[2][3] == "not stated"
+    reasoned = accounts.disclosures(story(), "4711", {}, "always", lambda _entry: "asked for by the patient")
+    assert reasoned.tables[0].rows[2][3] == "asked for by the patient"
     assert "164.528" in account.basis
 
 
