@@ -1,4 +1,4 @@
-"""What the sequencer does besides sequencing: anchor checkpoints, and purge the trail past its retention."""
+"""What the sequencer does besides sequencing: watch the trail, anchor checkpoints, purge what is past its retention."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from radnode.audit import events, retention
 from radnode.audit.anchors import Anchor, anchor_of
 from radnode.audit.forward import read_cursor
 from radnode.audit.sequencer import Sequencer
-from radnode.errors import AuditError
+from radnode.errors import AuditError, RadnodeError
 from radnode.node import Node
-from radnode.observe import logger
+from radnode.observe import describe, logger
 from radnode.repository import Repository
+from radnode.watch import Watch
 
 PURGE_SECONDS = 86_400.0
 
@@ -22,21 +23,30 @@ class Keeper:
 
     def __init__(self, node: Node, trail: Sequencer, repository: Repository | None = None) -> None:
         self._repository = repository
+        self._watch = Watch(node, trail.size)
         self._node = node
         self._trail = trail
         self._anchors = {anchor: 0 for anchor in anchors_of(node)}
         self._away: set[str] = set()
+        self._trouble = ""  # what the last look met, as it was said
         self._next_anchor = self._next_purge = 0.0
 
     def look(self) -> None:
-        """Do what it is time for.
+        """Do what it is time for; trouble with that is said once and waited for: the sequencer goes on."""
+        try:
+            self._look()
+        except RadnodeError as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                logger().error("step_failed", **describe(error))
+        else:
+            self._trouble = ""
 
-        Raises:
-            AuditError, StorageError: the trail is broken or cannot be changed now.
-        """
+    def _look(self) -> None:
         now = time.monotonic()
         if self._repository is not None:
             self._repository.look()
+        self._watch.look()
         if now >= self._next_anchor:
             self._next_anchor = now + self._node.settings.audit.anchor_seconds
             self.anchor()

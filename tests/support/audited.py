@@ -40,11 +40,7 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
             ("jobs", "list"),
         ),
     ),  # pseudonyms alone
-    "jobs show": (
-        Use(
-            ("jobs", "show", "{job}"),
-        ),
-    ),  # as above
+    "jobs show": (Use(("jobs", "show", "{job}"), ("command_used",)),),
     "jobs retry": (Use(("jobs", "retry", "{job}"), ("job_changed",)),),
     "jobs discard": (Use(("jobs", "discard", "{dead}"), ("job_changed",)),),
     "jobs pause": (Use(("jobs", "pause"), ("job_changed",) * 2),),  # both stages
