@@ -19,7 +19,7 @@ from radnode.audit import events, read
 from radnode.audit.events import Actor, AuditRecord
 from radnode.configuration import find_config, load_settings
 from radnode.detect.illustrating import Illustrator
-from radnode.detect.worker import elements
+from radnode.detect.worker import elements, reports_before
 from radnode.errors import ConfigError, MalformedDataSet, RadnodeError
 from radnode.identify import identify
 from radnode.jobs.database import reading, transaction
@@ -122,7 +122,10 @@ class RadiologistAssistant:
         with reading(node.engine) as tx:
             instance = get_instance(tx, receipt.instance)
         source = elements(analyzed.header, ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
-        reports = [(item, node.compose(analyzed.header, item, instance.received)) for item in analyzed.analyses]
+        reports = [
+            (item, node.compose(analyzed.header, item, instance.received, reports_before(node.results, instance, item)))
+            for item in analyzed.analyses
+        ]
         prepared = []
         for (item, report), view in zip(reports, analyzed.views, strict=True):
             views = {} if view is None else {1: view}

@@ -165,7 +165,8 @@ class Worker:
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
         received = work.instance.received
         reports = [
-            self._compose(work.header, analysis, received, self._before(work, analysis)) for analysis in analyses
+            self._compose(work.header, analysis, received, reports_before(self._results, work.instance, analysis))
+            for analysis in analyses
         ]
         drawn = [
             self._illustrator.objects([work.header], analysis, received, report, work.decision, shown)
@@ -182,10 +183,11 @@ class Worker:
             raise
         return prepared
 
-    def _before(self, work: _Work, analysis: Analysis) -> list[Dataset]:
-        """Return the header of the last report of a detector on the image, if there is one."""
-        part10 = self._results.last_report(work.instance, analysis.model.name)
-        return [] if part10 is None else [report_header(part10)]
+
+def reports_before(results: Results, instance: InstanceRow, analysis: Analysis) -> list[Dataset]:
+    """Return the header of the last report of a detector, of any version, on an image, if there is one."""
+    part10 = results.last_report(instance, analysis.model.name)
+    return [] if part10 is None else [report_header(part10)]
 
 
 def report_header(part10: bytes) -> Dataset:
