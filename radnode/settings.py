@@ -220,6 +220,12 @@ class AuditSettings(_Section):
     anchor_seconds: Seconds = 60.0
     syslog: SyslogSettings | None = None
 
+    @model_validator(mode="after")
+    def _syslog_is_there(self) -> AuditSettings:
+        if "syslog" in self.anchor and self.syslog is None:
+            raise ValueError('"syslog" is an anchor, but there is no audit.syslog')
+        return self
+
 
 class DetectionSettings(_Section):
     """What in the trail is out of the ordinary, and alerted (0, no hours: not watched); see `radnode.audit.detection`.
