@@ -59,7 +59,7 @@ class Keeper:
             self.purge(datetime.now(UTC))
 
     def keep_anchored(self, stop: threading.Event) -> None:
-        """Anchor every `audit.anchor_seconds`, and once more when `stop` is set; in a thread, since anchors may hang."""
+        """Anchor every `audit.anchor_seconds`, and once more when `stop` is set; in a thread, for anchors may hang."""
         self.anchor()
         while not stop.wait(self._node.settings.audit.anchor_seconds):
             self.anchor()

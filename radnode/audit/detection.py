@@ -45,17 +45,18 @@ class Detector:
         who, settings = actor.address or actor.user or actor.ae or "", self._settings
         now = moment.timestamp()
         found: list[tuple[str, int]] = []
-        if name in _REFUSED:
-            count = self._count("repeated_refusals", who, now, settings.refusals_seconds, str(entry["seq"]))
-            if settings.refusals and count >= settings.refusals:
+        seq = str(entry["seq"])
+        if name in _REFUSED and settings.refusals:
+            count = self._count("repeated_refusals", who, now, settings.refusals_seconds, seq, settings.refusals)
+            if count >= settings.refusals:
                 found.append(("repeated_refusals", count))
-        if name == "image_received" and entry["action"] == "C":
-            count = self._count("unusual_volume", who, now, HOUR, str(entry["seq"]))
-            if settings.images_per_hour and count > settings.images_per_hour:
+        if name == "image_received" and entry["action"] == "C" and settings.images_per_hour:
+            count = self._count("unusual_volume", who, now, HOUR, seq, settings.images_per_hour + 1)
+            if count > settings.images_per_hour:
                 found.append(("unusual_volume", count))
-        if name in _READ and entry["patient"]:
-            count = self._count("unusual_reading", who, now, HOUR, entry["patient"])
-            if settings.patients_per_hour and count > settings.patients_per_hour:
+        if name in _READ and entry["patient"] and settings.patients_per_hour:
+            count = self._count("unusual_reading", who, now, HOUR, entry["patient"], settings.patients_per_hour + 1)
+            if count > settings.patients_per_hour:
                 found.append(("unusual_reading", count))
         if name in _PERSONAL and actor.ae is None and not settings.is_working(moment.astimezone()):
             found.append(("read_out_of_hours", 1))
@@ -63,14 +64,14 @@ class Detector:
             if self._is_new(rule, who, now):
                 yield Suspicion(rule, actor, count)
 
-    def _count(self, rule: str, who: str, now: float, seconds: float, what: str) -> int:
-        """Return how many different things somebody has done in the last `seconds`, this one included."""
+    def _count(self, rule: str, who: str, now: float, seconds: float, what: str, most: int) -> int:
+        """Return how many different things somebody has done in the last `seconds`, this one included, up to `most`."""
         moments = self._moments.setdefault((rule, who), deque())
         self._moments.move_to_end((rule, who))
         if rule == "unusual_reading" and any(known == what for _, known in moments):
             return len(moments)
         moments.append((now, what))
-        while moments and not now - seconds < moments[0][0] <= now:  # a clock that was set back forgets
+        while len(moments) > most or not now - seconds < moments[0][0] <= now:  # a clock that was set back forgets
             moments.popleft()
         if len(self._moments) > MOST_ACTORS:
             self._moments.popitem(last=False)
