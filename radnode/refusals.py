@@ -14,6 +14,7 @@ from typing import Any
 
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
+from radnode.audit.states import due
 from radnode.errors import ContextMismatch, DuplicateInstance, NodeFull, RadnodeError, UnknownOperation
 from radnode.jobs.database import transaction
 from radnode.model import PeerIdentity
@@ -21,7 +22,7 @@ from radnode.observe import describe
 from radnode.stores import Stores
 
 PAUSE_SECONDS = 300.0
-RETRY_SECONDS = 10.0  # after an alert that could not be written
+RETRY_SECONDS = 10.0  # after an alert that was not written
 
 
 class Refusals:
@@ -68,16 +69,18 @@ class Refusals:
             "count": troubles.total(),
             "reason": ", ".join(sorted(troubles)),
         }
-        if self._record(AuditRecord(events.ALERT, self._actor, outcome=AuditOutcome.SERIOUS, detail=detail)):
-            self._next = time.monotonic() + PAUSE_SECONDS
-        else:
+        record = AuditRecord(events.ALERT, self._actor, outcome=AuditOutcome.SERIOUS, detail=detail)
+        if not self._record(record, once=True):
             self._next = time.monotonic() + RETRY_SECONDS
             with self._guard:
                 self._troubles.update(troubles)
 
-    def _record(self, record: AuditRecord) -> bool:
+    def _record(self, record: AuditRecord, *, once: bool = False) -> bool:
+        """Write an entry, `once` by all listeners in `PAUSE_SECONDS`; False when it was not written."""
         try:
             with transaction(self._stores.engine) as tx:
+                if once and not due(tx, "images_not_kept", self._stores.clock(), PAUSE_SECONDS):
+                    return False
                 self._stores.audit.record(tx, record)
         except RadnodeError as error:
             self._log.error("audit_failed", **describe(error))

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from radnode.audit import atna, events, read
+from radnode.audit.checkpoint import Checkpoint
 from radnode.audit.events import AuditRecord
 from radnode.audit.files import end_of_trail
 from radnode.audit.forward import Forwarder, read_cursor
 from radnode.audit.log import open_sealed
-from radnode.audit.syslog import deliver, frame
+from radnode.audit.syslog import checkpoint_frame, deliver, frame
 from radnode.errors import AuditError, ConfigError, NotFoundError
 from radnode.jobs.database import transaction
 from radnode.jobs.holds import Hold, held, hold, let_go
@@ -80,6 +81,13 @@ class Repository:
             AuditError: they may not have been.
         """
         deliver(self.connect(), [self._frame(entry) for entry in entries], self._settings.timeout_seconds)
+
+    def put(self, checkpoint: Checkpoint) -> None:
+        """Send a signed checkpoint, which makes the repository an anchor. Raises AuditError when it was not taken."""
+        note = f"{self._node.signer.sign(checkpoint.text())}\n".encode()
+        moment = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        sent = checkpoint_frame(note, size=checkpoint.size, timestamp=moment, host=self._source.host)
+        deliver(self.connect(), [sent], self._settings.timeout_seconds)
 
     def connect(self) -> ssl.SSLSocket:
         """Open a connection: this node's certificate, its authority, and the host that was asked for.

@@ -349,19 +349,20 @@ def sequencer(node: Node, stop: threading.Event) -> None:
             return
     node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
     logger().info("ready", count=trail.size)
-    syslog, finished, thread = node.settings.audit.syslog, threading.Event(), None
+    syslog, finished = node.settings.audit.syslog, threading.Event()
     repository = None if syslog is None else Repository(node, syslog)
-    if repository is not None:
-        thread = threading.Thread(target=repository.forwarder().run, args=(finished,), daemon=True)
-        thread.start()
     keeper = Keeper(node, trail, repository)
+    beside = [keeper.keep_anchored, *([] if repository is None else [repository.forwarder().run])]
+    threads = [threading.Thread(target=work, args=(finished,), daemon=True) for work in beside]
+    for thread in threads:
+        thread.start()
     trail.run(stop, keeper.look)
     node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
     trail.finish()
-    keeper.anchor()
     finished.set()
-    if thread is not None:
-        thread.join(node.settings.node.drain_seconds)
+    deadline = time.monotonic() + node.settings.node.drain_seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
     trail.release()
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -219,6 +220,35 @@ class AuditSettings(_Section):
     anchor_seconds: Seconds = 60.0
     syslog: SyslogSettings | None = None
 
+    @model_validator(mode="after")
+    def _syslog_is_there(self) -> AuditSettings:
+        if "syslog" in self.anchor and self.syslog is None:
+            raise ValueError('"syslog" is an anchor, but there is no audit.syslog')
+        return self
+
+
+class DetectionSettings(_Section):
+    """What in the trail is out of the ordinary, and alerted (0, no hours: not watched); see `radnode.audit.detection`.
+
+    `hours` are those in which people read, by the clock of the machine, such as "07:00-19:00", on every day.
+    """
+
+    refusals: int = Field(default=20, ge=0)
+    refusals_seconds: Seconds = 600.0
+    images_per_hour: int = Field(default=20_000, ge=0)
+    patients_per_hour: int = Field(default=100, ge=0)
+    hours: str = Field(default="", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
+    certificate_days: int = Field(default=30, ge=0)
+    quiet_seconds: Seconds = 3600.0
+
+    def is_working(self, moment: datetime) -> bool:
+        """Say whether a local moment is within `hours`, which may reach over midnight."""
+        if not self.hours:
+            return True
+        begin, end = (time.fromisoformat(part) for part in self.hours.split("-"))
+        now = moment.time()
+        return begin <= now < end if begin <= end else now >= begin or now < end
+
 
 class DetectSettings(_Section):
     """The model packages and what an analysis may cost."""
@@ -290,6 +320,7 @@ class Settings(BaseSettings):
     keys: KeysSettings = KeysSettings()
     access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
+    detection: DetectionSettings = DetectionSettings()
     detect: DetectSettings = DetectSettings()
     completion: CompletionSettings = CompletionSettings()
     report: ReportSettings = ReportSettings()

@@ -25,11 +25,11 @@ NOTICE_DAYS = 60  # 45 CFR 164.404(b), 164.408(b): at the latest after discovery
 MANY = 500  # 45 CFR 164.406, 164.408(b)
 
 _SENT = {  # what leaves this node, and what of it
-    "report_sent": "structured report of an AI analysis",
-    "report_delivered": "structured report of an AI analysis",
+    "report_sent": "report of an AI analysis",
+    "report_delivered": "report of an AI analysis",
     "image_sent": "image with its patient identification",
     "image_forwarded": "image with its patient identification",
-    "result_exported": "structured report of an AI analysis, as a file",
+    "result_exported": "report of an AI analysis, as a file",
 }
 _PURPOSE = "treatment: delivery as the configured rules say"
 _KINDS = {  # kinds of data that an entry is about; 45 CFR 164.404(c)(1)(B)
@@ -75,11 +75,17 @@ class _Person:
     actors: set[str] = field(default_factory=set)
 
 
-def disclosures(entries: Iterable[Entry], patient: str, recipients: Mapping[str, str], period: str) -> Account:
+def disclosures(
+    entries: Iterable[Entry],
+    patient: str,
+    recipients: Mapping[str, str],
+    period: str,
+    reason_of: Callable[[Entry], str | None] = lambda _entry: None,
+) -> Account:
     """Return the accounting of disclosures of one patient, called `patient`, from that patient's entries.
 
-    `recipients` says for the name of a destination who that is. What a destination first took and later committed is
-    one disclosure.
+    `recipients` says for the name of a destination who that is; `reason_of` opens the reason that a person gave. What a
+    destination first took and later committed is one disclosure.
     """
     rows, seen, within = [], set(), Counter[str]()
     for entry in entries:
@@ -88,13 +94,15 @@ def disclosures(entries: Iterable[Entry], patient: str, recipients: Mapping[str,
             within[name] += 1
             continue
         where = str(detail.get("destination") or detail.get("recipient") or "")
-        what = (name.split("_")[0], where, str(detail.get("result") or entry["instance"]), entry["study"])
+        told = str(detail.get("result") or entry["instance"])
+        what = (name.split("_")[0], where, told, str(detail.get("object", "")))
         if where and what in seen:
             continue
         seen.add(what)
         to = recipients.get(where, where) if where else f"{_who(entry)} (a file on this node's machine)"
-        purpose = str(detail.get("purpose") or detail.get("reason") or (_PURPOSE if where else "not stated"))
-        rows.append((_moment(entry), to, _SENT[name], purpose, str(entry["seq"])))
+        purpose = str(reason_of(entry) or detail.get("purpose") or (_PURPOSE if where else "not stated"))
+        kind = f"{_SENT[name]}: {detail['object']}" if "object" in detail else _SENT[name]
+        rows.append((_moment(entry), to, kind, purpose, str(entry["seq"])))
     facts = (("Patient", patient), ("Period", period), ("Disclosures", str(len(rows))))
     kept = tuple((name.replace("_", " "), str(count)) for name, count in sorted(within.items()))
     return Account(

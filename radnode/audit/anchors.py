@@ -18,6 +18,7 @@ from radnode.audit.checkpoint import Checkpoint, Signer
 from radnode.audit.files import AppendFile
 from radnode.errors import AuditError
 
+SYSLOG = "syslog"  # in `audit.anchor`: the audit repository
 NEWEST = 500  # checkpoints of a bucket that are fetched to verify
 PATIENCE_SECONDS = 10.0
 KEEP_FOREVER_DAYS = 36_500  # a lock needs an end

@@ -6,7 +6,6 @@ cursor moves once a batch was taken; what was under way when either side died go
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -14,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from radnode.audit.files import FILE_MODE, segments
+from radnode.audit.files import FILE_MODE
+from radnode.audit.tail import Tail
 from radnode.durable import sync_folder
 from radnode.errors import AuditError
 
@@ -51,8 +51,7 @@ class Forwarder:
         self._send = send
         self._told = told
         self._pause = 0.0
-        self._place: tuple[Path, int] | None = None  # the segment of the next entry, and its offset in bytes
-        self.sent = read_cursor(folder)
+        self._tail = Tail(folder, read_cursor(folder))
         self.since: float | None = None  # when the repository went away (monotonic)
 
     def run(self, stop: threading.Event) -> None:
@@ -66,72 +65,33 @@ class Forwarder:
     def step(self) -> int:
         """Send the next batch; return how many entries it had: 0 when there is none, or it was not taken."""
         try:
-            entries, place = self._next()
+            entries = self._tail.read(BATCH)
             if entries:
                 self._send(entries)
                 self._move(int(entries[-1]["seq"]))
-        except (AuditError, OSError) as error:
-            text = str(error) if isinstance(error, AuditError) else f"The trail cannot be read: {error.strerror}."
+                self._tail.done(entries)
+        except AuditError as error:
             if self.since is None:
                 self.since = time.monotonic()
-                self._told(False, self.sent, text)
+                self._told(False, self._tail.seq, str(error))
             self._pause = min(MAX_PAUSE_SECONDS, max(LOOK_SECONDS, 2 * self._pause))
             return 0
-        self._place, self._pause = place, 0.0
+        self._pause = 0.0
         if entries and self.since is not None:
             self.since = None
-            self._told(True, self.sent, "")
+            self._told(True, self._tail.seq, "")
         return len(entries)
 
-    def _next(self) -> tuple[list[dict[str, Any]], tuple[Path, int] | None]:
-        """Return the entries behind the cursor, at most a batch, and where the one after them begins."""
-        place = self._place or self._find()
-        if place is None:
-            return [], None
-        path, offset = place
-        entries: list[dict[str, Any]] = []
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            while len(entries) < BATCH:
-                line = stream.readline()
-                if not line.endswith(b"\n"):
-                    break
-                entries.append(_parse(line))
-                offset += len(line)
-        if entries:
-            return entries, (path, offset)
-        following = [part for _, part in segments(self._folder) if part.name > path.name]
-        return [], (following[0], 0) if following else place
-
-    def _find(self) -> tuple[Path, int] | None:
-        """Return where the entry behind the cursor begins; what was purged before it was sent is passed over."""
-        parts = segments(self._folder)
-        if not parts:
-            return None
-        self.sent = max(self.sent, parts[0][0] - 1)
-        first, path = [part for part in parts if part[0] <= self.sent + 1][-1]
-        offset = 0
-        with path.open("rb") as stream:
-            for _ in range(self.sent + 1 - first):
-                offset += len(stream.readline())
-        return path, offset
-
     def _move(self, sent: int) -> None:
-        """Move the cursor, durably."""
+        """Move the cursor, durably. Raises AuditError."""
         temporary = self._folder / f"{CURSOR}.new"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
-        with os.fdopen(handle, "w") as file:
-            file.write(f"{sent}\n")
-            file.flush()
-            os.fsync(handle)
-        temporary.replace(self._folder / CURSOR)
-        sync_folder(self._folder)
-        self.sent = sent
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        entry: dict[str, Any] = json.loads(line)
-    except ValueError:
-        raise AuditError("The audit trail holds a line that is no entry; run radnode audit verify.") from None
-    return entry
+        try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+            with os.fdopen(handle, "w") as file:
+                file.write(f"{sent}\n")
+                file.flush()
+                os.fsync(handle)
+            temporary.replace(self._folder / CURSOR)
+            sync_folder(self._folder)
+        except OSError as error:
+            raise AuditError(f"The cursor of the trail could not be written: {error.strerror}.") from None

@@ -42,3 +42,19 @@ def changed(connection: Connection, states: Mapping[str, str]) -> list[str]:
     except SQLAlchemyError:
         raise AuditError("What changed could not be noted; look at the disk and the database.") from None
     return [row["name"] for row in fresh if row["name"] in known]
+
+
+def due(connection: Connection, name: str, now: float, seconds: float) -> bool:
+    """Say whether this was not said within the last `seconds` by any process, and note that it is said now.
+
+    `now` is in epoch seconds; a clock that was set back makes it due. Raises AuditError when it cannot be noted.
+    """
+    try:
+        said = connection.scalar(select(audit_states.c.state).where(audit_states.c.name == name))
+        if said is not None and 0 <= now - float(said) < seconds:
+            return False
+        statement = insert(audit_states).values(name=name, state=repr(now))
+        connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"state": repr(now)}))
+    except SQLAlchemyError:
+        raise AuditError("What was said could not be noted; look at the disk and the database.") from None
+    return True

@@ -7,6 +7,7 @@ this side, and counts as taken once the other side has closed it too, every byte
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import socket
@@ -31,10 +32,21 @@ def frame(message: bytes, *, seq: int, timestamp: str, outcome: str, host: str) 
     """
     priority = FACILITY * 8 + SEVERITY[outcome]
     sequence = (seq - 1) % _MAX_SEQUENCE + 1
-    name = "".join(letter if "!" <= letter <= "~" else "_" for letter in host)[:255] or "-"
-    header = f'<{priority}>1 {timestamp} {name} radnode - DICOM+RFC3881 [meta sequenceId="{sequence}"] '
+    header = f'<{priority}>1 {timestamp} {_name(host)} radnode - DICOM+RFC3881 [meta sequenceId="{sequence}"] '
     text = header.encode() + _BOM + message
     return b"%d %b" % (len(text), text)  # RFC 5425 section 4.3
+
+
+def checkpoint_frame(note: bytes, *, size: int, timestamp: str, host: str) -> bytes:
+    """Return one framed syslog message with a signed checkpoint, as `checkpoint <size> <base64 of the note>`."""
+    header = f"<{FACILITY * 8 + SEVERITY['success']}>1 {timestamp} {_name(host)} radnode - CHECKPOINT - "
+    text = header.encode() + b"checkpoint %d %b" % (size, base64.b64encode(note))
+    return b"%d %b" % (len(text), text)
+
+
+def _name(host: str) -> str:
+    """Return a host name as the header may have it (RFC 5424 section 6)."""
+    return "".join(letter if "!" <= letter <= "~" else "_" for letter in host)[:255] or "-"
 
 
 def deliver(connection: ssl.SSLSocket, frames: Iterable[bytes], seconds: float) -> None:

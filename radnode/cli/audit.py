@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from radnode.audit import events, read
-from radnode.audit.anchors import anchor_of
+from radnode.audit.anchors import SYSLOG, anchor_of
 from radnode.audit.log import open_sealed
 from radnode.cli.audit_report import report
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
@@ -100,7 +100,7 @@ def verify(config: Path | None, as_json: bool) -> None:
     try:
         with ExitStack() as stack:
             days, base = settings.audit.retention_days, settings.data_dir
-            places = [anchor_of(place, base, None, days) for place in settings.audit.anchor]
+            places = [anchor_of(place, base, None, days) for place in settings.audit.anchor if place != SYSLOG]
             anchors = [stack.enter_context(anchor.notes()) for anchor in places]
             found = verifier.verify(folder, public_key, database if database.exists() else None, anchors)
     except (OSError, ValueError) as error:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,6 +16,7 @@ from radnode.audit.rendering import FORMATS
 from radnode.cli.common import accountable, config_option, open_node, user
 from radnode.errors import RadnodeError
 from radnode.node import Node
+from radnode.reasons import REASON
 from radnode.storage.keys import read_key
 
 SIX_YEARS = timedelta(days=2192)  # 45 CFR 164.528(a)(3)
@@ -74,9 +74,11 @@ def report(
     period = accounts.describe_period(begin, end)
     if patient is not None:
         whole = f"{patient} (issuer {issuer})" if issuer else patient
-        account = accounts.disclosures(found, whole, _recipients(node), period)
+        account = accounts.disclosures(found, whole, _recipients(node), period, _opener(node, _reason))
     elif incident:
-        account = accounts.incident(found, period, _namer(node) if identity else None, _aware(discovered) or now)
+        account = accounts.incident(
+            found, period, _opener(node, _person) if identity else None, _aware(discovered) or now
+        )
     else:
         account = accounts.activity(found, period)
     _write(account, form, output, f"Made {now:%Y-%m-%d %H:%M}Z by {user().user} from {node.settings.node.ae_title}.")
@@ -110,19 +112,16 @@ def _recipients(node: Node) -> dict[str, str]:
     }
 
 
-def _namer(node: Node) -> Any:
-    """Return what opens the identity in an entry: Patient ID and issuer, or nothing."""
+def _opener(node: Node, say: Callable[[dict[str, str]], str]) -> Callable[[accounts.Entry], str]:
+    """Return what opens the sealed part of an entry and says something of it."""
     key = read_key(node.key_folder / "audit.key")
-
-    def name(entry: dict[str, Any]) -> str:
-        identity = open_sealed(entry, key) or {}
-        return " ".join(_parts(identity))
-
-    return name
+    return lambda entry: say(open_sealed(entry, key) or {})
 
 
-def _parts(identity: dict[str, str]) -> Iterator[str]:
-    if identity.get("PatientID"):
-        yield identity["PatientID"]
-        if identity.get("IssuerOfPatientID"):
-            yield f"(issuer {identity['IssuerOfPatientID']})"
+def _reason(sealed: dict[str, str]) -> str:
+    return sealed.get(REASON, "")
+
+
+def _person(sealed: dict[str, str]) -> str:
+    number, issuer = sealed.get("PatientID", ""), sealed.get("IssuerOfPatientID", "")
+    return f"{number} (issuer {issuer})" if number and issuer else number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -22,6 +23,7 @@ from support.strangers import answer, scripted_pacs
 from radnode.audit import atna, events
 from radnode.audit.events import Actor
 from radnode.audit.syslog import deliver, frame
+from radnode.audit.verify import verify
 from radnode.errors import AuditError
 
 HOSTILE = '\r\n<x a="&">\x00\x1b\ud800 ]]>%s\u2028山田 " '
@@ -107,7 +109,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[NodePr
     folder, pacs_port = tmp_path_factory.mktemp("atna"), free_port()
     with NodeProcess(folder / "node", pacs_port=pacs_port) as node, scripted_pacs(pacs_port, node.folder / "pki"):
         syslog = f'[audit]\nsyslog = {{ host = "127.0.0.1", port = {port} }}\n'
-        node.config.write_text(node.config.read_text().replace("[audit]\n", syslog))
+        text = node.config.read_text().replace("[audit]\n", syslog).replace("anchor = []", 'anchor = ["syslog"]')
+        node.config.write_text(text)
         yield node
 
 
@@ -205,6 +208,20 @@ def test_last_events_of_a_node_that_stops_are_sent(node: NodeProcess, repository
     assert node.stop() == 0
     assert has_all(node, repository)
     assert "Audit Recording Stopped" in repository.received()[-1].xml
+
+
+def test_repository_is_an_anchor_that_a_trail_which_was_cut_back_differs_from(
+    node: NodeProcess, repository: Rsyslog, tmp_path: Path
+) -> None:
+    (tmp_path / "syslog.notes").write_bytes(repository.notes())
+    trail, key = node.folder / "audit", node.folder / "keys" / "audit-sign.pub"
+    assert verify(trail, key, None, [tmp_path]).ok
+    cut = shutil.copytree(trail, tmp_path / "cut")
+    segment = min(cut.glob("trail-*"))
+    segment.write_bytes(b"".join(segment.read_bytes().splitlines(keepends=True)[:-1]))
+    shutil.rmtree(cut / "checkpoints")
+    found = verify(cut, key, None, [tmp_path])
+    assert (found.ok, found.first_bad) == (False, len(node.trail()))
 
 
 # --- receivers that only seem to take it

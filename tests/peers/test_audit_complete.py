@@ -100,6 +100,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         film = folder / "third.dcm"
         film.write_bytes(films.file_bytes(films.fresh(films.MR)))
         words = {"film": film, "result": result, "job": job, "dead": dead, "fresh": folder / "fresh"}
+        words["study"] = node.trail("image_received")[-1]["study"]
         yield Site(node, {name: str(word) for name, word in words.items()})
 
 

@@ -40,11 +40,7 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
             ("jobs", "list"),
         ),
     ),  # pseudonyms alone
-    "jobs show": (
-        Use(
-            ("jobs", "show", "{job}"),
-        ),
-    ),  # as above
+    "jobs show": (Use(("jobs", "show", "{job}"), ("command_used",)),),
     "jobs retry": (Use(("jobs", "retry", "{job}"), ("job_changed",)),),
     "jobs discard": (Use(("jobs", "discard", "{dead}"), ("job_changed",)),),
     "jobs pause": (Use(("jobs", "pause"), ("job_changed",) * 2),),  # both stages
@@ -68,6 +64,13 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     ),
     "audit verify": (Use(("audit", "verify")),),  # shows no entry, and writes nothing beside what it judges
     "conformance": (Use(("conformance",)),),
+    "keys list": (Use(("keys", "list"), ("command_used",)),),
+    "keys rotate": (Use(("keys", "rotate"), ("key_changed",) * 2),),  # begun, and done
+    "keys retire": (Use(("keys", "retire", "kek-0001"), ("key_changed",)),),
+    "purge": (
+        Use(("purge", "--dry-run", "--study", "{study}")),  # changes nothing, and names what it was told
+        Use(("purge", "--study", "{study}"), ("study_purged",)),
+    ),
 }
 
 # What a node leaves that starts, works, and stops.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -77,6 +78,8 @@ class Rsyslog:
             return []
         found = []
         for line in path.read_text(encoding="utf-8").splitlines():
+            if " CHECKPOINT " in line:
+                continue
             match = _MESSAGE.fullmatch(json.loads(line))
             assert match, line
             word = match.groupdict()
@@ -85,6 +88,11 @@ class Rsyslog:
             )
             found.append(message)
         return found
+
+    def notes(self) -> bytes:
+        """Return the signed checkpoints that came, as they would stand in a drawer."""
+        lines = map(json.loads, (self.folder / "received").read_text(encoding="utf-8").splitlines())
+        return b"".join(base64.b64decode(line.rpartition(" ")[2]) for line in lines if " CHECKPOINT " in line)
 
     def _listens(self) -> bool:
         assert self._process is not None

@@ -57,6 +57,7 @@ def story() -> list[dict]:
         entry(events.DELIVERY_FAILED, NODE, outcome="serious", destination="pacs", result="r1", reason="away"),
         entry(events.REPORT_SENT, NODE, destination="pacs", result="r1"),
         entry(events.REPORT_DELIVERED, NODE, destination="pacs", result="r1"),
+        entry(events.REPORT_DELIVERED, NODE, destination="pacs", result="r1", object="sc.1"),
         entry(events.IMAGE_FORWARDED, NODE, destination="archive"),
         entry(events.RESULT_EXPORTED, PERSON, format="sr", result="r1"),
         entry(events.RESULT_READ, PERSON, patient="q", command="show"),
@@ -68,15 +69,16 @@ def story() -> list[dict]:
 def test_accounting_lists_each_disclosure_once_with_date_recipient_kind_and_purpose() -> None:
     account = accounts.disclosures(story(), "4711", {"pacs": "pacs: PACS at 192.0.2.9:104"}, "always")
     rows = account.tables[0].rows
-    assert [row[1] for row in rows] == [
-        "pacs: PACS at 192.0.2.9:104",
-        "archive",
-        f"{PERSON.user} (a file on this node's machine)",
-    ]
-    assert [row[2].split()[0] for row in rows] == ["structured", "image", "structured"]
+    pacs, person = "pacs: PACS at 192.0.2.9:104", f"{PERSON.user} (a file on this node's machine)"
+    assert [row[1] for row in rows] == [pacs, pacs, "archive", person]
+    assert rows[1][2].endswith(": sc.1")
+    assert [row[2].split()[0] for row in rows] == ["report", "report", "image", "report"]
     assert all(row[0].startswith("2026-11-0") and row[3] for row in rows)
-    assert [row[4] for row in rows] == ["4", "6", "7"]
-    assert ("Disclosures", "3") in account.facts
+    assert [row[4] for row in rows] == ["4", "6", "7", "8"]
+    assert ("Disclosures", "4") in account.facts
+    assert rows[3][3] == "not stated"
+    reasoned = accounts.disclosures(story(), "4711", {}, "always", lambda _entry: "asked for by the patient")
+    assert reasoned.tables[0].rows[3][3] == "asked for by the patient"
     assert "164.528" in account.basis
 
 
@@ -109,7 +111,7 @@ def test_activity_says_who_did_how_much_what_was_refused_and_alerted() -> None:
     account = accounts.activity(story(), "a week")
     tables = {table.title: table.rows for table in account.tables}
     assert ("image_received", "success", "1") in tables["Events"]
-    assert next(row[:3] for row in tables["Who"] if row[0].startswith("RADNODE")) == ("RADNODE (this node)", "6", "1")
+    assert next(row[:3] for row in tables["Who"] if row[0].startswith("RADNODE")) == ("RADNODE (this node)", "7", "1")
     assert tables["Refused"] == (("192.0.2.66", "peer_refused", "tls_plain_tcp", "1"),)
     assert [row[2] for row in tables["Alerts and failures"]] == ["delivery_failed", "alert"]
 

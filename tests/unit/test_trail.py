@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from radnode.audit import events
+from radnode.audit import events, read
+from radnode.audit.events import Actor
+from radnode.audit.sequencer import Sequencer
+from radnode.audit.tail import Tail
 from radnode.audit.verify import Verification, verify
 from radnode.configuration import load_settings
 from radnode.initialise import initialise
-from radnode.node import Node
-from radnode.settings import AuditSettings
+from radnode.node import ORIGIN, Node
+from radnode.settings import AuditSettings, DetectionSettings
 from radnode.trail import Keeper
 
 SEVEN_YEARS = timedelta(days=7 * 366)
@@ -132,3 +135,44 @@ def test_trail_that_is_to_be_kept_for_ever_is_never_purged(site: Site) -> None:
     site.node.settings = site.node.settings.model_copy(update={"audit": AuditSettings(retention_days=0)})
     with site.node.sequencer() as trail:
         assert Keeper(site.node, trail).purge(datetime.now(UTC) + SEVEN_YEARS) == 0
+
+
+def test_repeated_refusals_and_a_certificate_that_ends_become_one_alert_each(site: Site) -> None:
+    few = DetectionSettings(refusals=3, certificate_days=100_000)
+    site.node.settings = site.node.settings.model_copy(update={"detection": few})
+    site.anchor.mkdir()
+    with site.node.sequencer() as trail:
+        keeper = Keeper(site.node, trail)
+        for _ in range(6):
+            site.node.record(events.PEER_REFUSED, Actor(address="192.0.2.66"), rule="tls_plain_tcp")
+            trail.finish()
+            keeper.look()
+        trail.finish()
+    alerts = [entry for entry in read.entries(site.node.audit_folder) if entry["event"] == "110113 alert"]
+    rules = [(entry["detail"]["rule"], entry["actor"]["address"]) for entry in alerts]
+    assert rules.count(("repeated_refusals", "192.0.2.66")) == 1
+    assert {entry["detail"]["setting"] for entry in alerts if entry["detail"]["rule"] == "certificate_ends"} <= {
+        "tls.certificate",
+        "tls.ca",
+    }
+
+
+def test_tail_follows_over_segments_and_misses_nothing(site: Site) -> None:
+    tail, got = Tail(site.node.audit_folder, 0), []
+    sequencer = Sequencer(site.node.engine, site.node.audit_folder, site.node.signer, ORIGIN, segment_bytes=1500)
+    with sequencer as trail:
+        for _ in range(20):
+            site.add(2)
+            while entries := tail.read(3):
+                got += [entry["seq"] for entry in entries]
+                tail.done(entries)
+            trail.step()
+    while True:
+        before = len(got)
+        entries = tail.read(3)
+        got += [entry["seq"] for entry in entries]
+        tail.done(entries)
+        if len(got) == before == 40:
+            break
+    assert got == list(range(1, 41))
+    assert len(list(site.node.audit_folder.glob("trail-*"))) > 5
