@@ -28,6 +28,7 @@ host = "$host"
 port = $port
 tls = $tls                       # with this node's certificate; the PACS must hold one of the same authority
 commitment = false                # true: "delivered" means that it has committed the report (PS3.4 Annex J)
+# secondary = ["sc"]              # what it takes of what [report] and the rules want made; all of it by default
 
 """
 )
@@ -38,6 +39,7 @@ _NO_DESTINATION = """# [[destinations]]
 # port = 4242
 # tls = true                      # with this node's certificate
 # commitment = false                # true: "delivered" means that it has committed the report (PS3.4 Annex J)
+# secondary = ["sc"]              # what it takes of what [report] and the rules want made; all of it by default
 
 """
 
