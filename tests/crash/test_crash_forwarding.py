@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from support import films
-from support.crash import CrashNode, Ledger, report_counts
+from support.crash import CrashNode, Ledger
 from support.failpoints import Failpoints
 from support.node import free_port, wait_for
 from support.pacs import TroubledOrthanc
@@ -154,7 +154,7 @@ def test_kill_between_arrival_and_commitment_leaves_what_its_row_says_and_the_im
     site: Site, place: str
 ) -> None:
     left, new = UNHEARD[place]
-    before = report_counts(site.pacs)
+    before = site.pacs.instance_count()
     if place == "image-committed":
         with site.frozen("deliver"):
             kill_at(site, place)
@@ -166,10 +166,10 @@ def test_kill_between_arrival_and_commitment_leaves_what_its_row_says_and_the_im
         wait_for(lambda: site.failpoints.hit(place), 30, f"somebody comes by {place}")
         site.node.kill_everything()
     assert site.forward() == left
-    assert report_counts(site.pacs) == before + new
+    assert site.pacs.instance_count() == before + new
     site.start()
     site.await_delivered()
-    assert report_counts(site.pacs) == before + 1
+    assert site.pacs.instance_count() == before + 1
 
 
 @pytest.mark.parametrize("place", HEARD)

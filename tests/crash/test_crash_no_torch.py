@@ -14,7 +14,7 @@ import pytest
 from pydicom.dataset import Dataset
 from support import films
 from support.crash import CrashNode, Ledger, assert_one_report_each, report_counts
-from support.node import Orthanc, free_port, wait_for
+from support.node import REPORT_ALONE, Orthanc, free_port, wait_for
 
 from radnode.errors import ConfigError
 
@@ -48,7 +48,7 @@ def serve(python: Path, node: CrashNode, roles: str) -> subprocess.Popen[bytes]:
     """`radnode serve` under another interpreter; it writes the node's log."""
     with node.log_path.open("ab") as log:
         command = [str(python), "-m", "radnode", "serve", "-c", str(node.config), "--role", roles]
-        return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ)
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | REPORT_ALONE)
 
 
 def listening(node: CrashNode) -> Sequence[object]:
@@ -87,7 +87,8 @@ def test_intake_serves_without_torch_and_a_whole_node_analyses_and_delivers_what
     python: Path, tmp_path: Path
 ) -> None:
     port = free_port()
-    node = CrashNode(tmp_path / "made-with-torch")  # for its ports and paths only; the node below is made without
+    # for its ports and paths only; the node below is made without
+    node = CrashNode(tmp_path / "made-with-torch", overrides=REPORT_ALONE)
     folder = tmp_path / "node"
     made = radnode(python, "init", folder, "--port", str(node.port), "--pacs", f"PACS@127.0.0.1:{port}")
     assert made.returncode == 0, made.stderr

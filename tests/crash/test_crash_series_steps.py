@@ -10,7 +10,7 @@ from support import toys
 from support.crash import CrashNode, Ledger, report_counts, sources
 from support.ct import CTSeries
 from support.failpoints import Failpoints
-from support.node import Orthanc, free_port, wait_for
+from support.node import REPORT_ALONE, Orthanc, free_port, wait_for
 
 RULE = """
 [[rules]]
@@ -48,7 +48,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder, port = tmp_path_factory.mktemp("steps"), free_port()
     failpoints = Failpoints(folder / "failpoints")
-    overrides = {"RADNODE_COMPLETION__QUIET_SECONDS": "1", **failpoints.environment}
+    overrides = {"RADNODE_COMPLETION__QUIET_SECONDS": "1", **REPORT_ALONE, **failpoints.environment}
     with (
         CrashNode(folder / "node", pacs_port=port, overrides=overrides) as node,
         Orthanc(folder / "pacs", port, node.folder / "pki") as pacs,

@@ -269,6 +269,10 @@ class Orthanc:
         """Return every structured report it holds."""
         return [pydicom.dcmread(path) for path in self.report_files()]
 
+    def instance_count(self) -> int:
+        """Return how many instances of any kind it holds."""
+        return len(self.get("/instances"))
+
     def report_count(self) -> int:
         """Return how many structured reports it holds."""
         return len(self.post("/tools/find", {"Level": "Instance", "Query": {"Modality": "SR"}}))

@@ -255,7 +255,7 @@ def test_answered_commitments_are_forgotten_after_their_time_and_others_are_not(
     assert rooms.count("commitments") == 2
 
 
-def test_purges_and_backups_do_not_meet(tmp_path: Path) -> None:
+def test_two_purges_do_not_meet(tmp_path: Path) -> None:
     with alone(tmp_path), pytest.raises(RadnodeError, match="is running"), alone(tmp_path):
         pass
     with alone(tmp_path):
