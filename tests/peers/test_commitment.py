@@ -219,7 +219,7 @@ def test_answer_that_comes_after_kill_of_the_node_counts(asking: NodeProcess, tm
         asking.kill()
     with orthanc_of(asking, folder, port) as pacs:
         asking.start()
-        wait_for(lambda: deliveries(asking) == ["delivered"], 40, "Orthanc has committed the report")
+        wait_for(lambda: deliveries(asking) == ["delivered"], 90, "Orthanc has committed the report")
         assert len(pacs.report_files()) == 1
 
 
@@ -235,7 +235,7 @@ def test_row_25_report_that_orthanc_loses_after_success_is_sent_again(
         [study] = pacs.get("/studies")
         pacs.delete(f"/studies/{study}")
     with orthanc_of(asking, folder, port) as pacs:
-        wait_for(lambda: deliveries(asking) == ["delivered"], 40, "Orthanc has committed the report")
+        wait_for(lambda: deliveries(asking) == ["delivered"], 90, "Orthanc has committed the report")
         [report] = pacs.report_files()
         assert report.exists()
     [lost] = asking.trail("delivery_failed")
