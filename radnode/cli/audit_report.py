@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +12,7 @@ from radnode.audit import accounts, events, read
 from radnode.audit.accounts import Account
 from radnode.audit.log import open_sealed
 from radnode.audit.rendering import FORMATS
-from radnode.cli.common import accountable, config_option, open_node, user
-from radnode.errors import RadnodeError
+from radnode.cli.common import accountable, config_option, open_node, user, write_private
 from radnode.node import Node
 from radnode.reasons import REASON
 from radnode.storage.keys import read_key
@@ -89,14 +87,7 @@ def _write(account: Account, form: str, output: Path | None, made: str) -> None:
     if output is None:
         click.echo(document, nl=False)
         return
-    try:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise RadnodeError(f"{output} exists already; choose another name.") from error
-    except OSError as error:
-        raise RadnodeError(f"{output} cannot be written: {error.strerror}.") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(document)
+    write_private(output, document)
     click.echo(f"{output}: {account.title}, readable by you alone")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from radnode.cli.common import (
     print_json,
     print_table,
     user,
+    write_private,
 )
-from radnode.errors import RadnodeError
 from radnode.model import Reason
 
 Document = dict[str, Any]
@@ -101,24 +100,8 @@ def export(result: str, config: Path | None, form: str, output: Path) -> None:
     node.settle_trail()
     for number, content in enumerate(files, 1):
         path = output if number == 1 else output.with_stem(f"{output.stem}-{number}")
-        _write_private(path, content)
+        write_private(path, content)
         click.echo(f"{path}: {FORMS[form]} of {result}, readable by you alone")
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read.
-
-    Raises:
-        RadnodeError: it exists already, or cannot be written.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise RadnodeError(f"{path} exists already; choose another name.") from error
-    except OSError as error:
-        raise RadnodeError(f"{path} cannot be written: {error.strerror}.") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
 
 
 def describe(document: Document) -> list[str]:

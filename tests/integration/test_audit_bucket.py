@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
+from support.aws import amazon
 
 from radnode.audit.anchors import BucketAnchor
 from radnode.audit.checkpoint import Checkpoint, Signer
@@ -22,11 +22,8 @@ URI = "s3://anchors/node-1"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with amazon() as url:
+        yield url
 
 
 @pytest.fixture
