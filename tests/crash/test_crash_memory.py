@@ -2,7 +2,7 @@
 until the kernel kills its process for it, and one whose signature is another's.
 
 The limits are real ones: of the memory of a control group, in which the kernel's OOM killer ends who takes more, and of
-the worker's address space (RLIMIT_AS), set from outside while the worker runs.
+the worker's address space (RLIMIT_AS), set from outside while the worker runs: with room for its work, and with none.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Greedy(toys._Toy):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashNode]:
-    overrides = {"RADNODE_DETECT__MAX_ATTEMPTS": str(ATTEMPTS)}
+    overrides = {"RADNODE_DETECT__MAX_ATTEMPTS": str(ATTEMPTS), "RADNODE_DETECT__TIMEOUT_SECONDS": "10"}
     with CrashNode(tmp_path_factory.mktemp("memory") / "node", overrides=overrides) as node:
         toys.install(node.folder / "models", "toy-greedy", Greedy())
         toys.install(node.folder / "models", "toy-hungry", Greedy(2 * GROUP // 4))
@@ -109,6 +109,18 @@ def test_row_24_detector_that_is_refused_memory_fails_its_image_and_harms_no_nei
     late.push(20)
     node.await_idle(30)
     assert outcomes(node)[late.promised.pop()] == ("no_finding", None)
+
+
+def test_row_24_worker_that_has_no_memory_left_ends_and_its_successor_does_the_image(node: CrashNode) -> None:
+    worker = node.pid("worker")
+    assert worker is not None
+    resource.prlimit(worker, resource.RLIMIT_AS, (1, 1))  # what it has it keeps: not even a thread can be started
+    film = toys.film("toy-greedy")
+    ledger = Ledger(node, [film])
+    ledger.push(30)
+    node.await_idle(120)
+    assert outcomes(node)[str(film.SOPInstanceUID)] == ("no_finding", None)
+    assert node.pid("worker") != worker
 
 
 def test_row_24_model_that_another_key_signed_is_refused_and_its_images_are_accepted_and_reported_as_failed(
