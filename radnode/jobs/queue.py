@@ -18,6 +18,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    Select,
     bindparam,
     case,
     func,
@@ -51,11 +52,9 @@ _TAKE = Prepared(
     update(jobs).where(jobs.c.job == bindparam("taken")),
     ("state", "owner", "updated", "attempts", "token", "expires"),
 )
-_FREED = (
-    update(jobs)
-    .where(jobs.c.job == bindparam("held"), _LEASED, jobs.c.token == bindparam("fence"))
-    .values(token=null(), owner=null(), expires=null())
-)
+_FREE = update(jobs).values(token=null(), owner=null(), expires=null())
+_EXPIRE = Prepared(_FREE.where(_LEASED, jobs.c.expires <= bindparam("now")), ("state", "due", "updated"))
+_FREED = _FREE.where(jobs.c.job == bindparam("held"), _LEASED, jobs.c.token == bindparam("fence"))
 _END = Prepared(_FREED, ("state", "error", "updated"))
 _GIVE_BACK = Prepared(
     _FREED.values(turn=turns.turn_of_who_comes_back()), ("state", "error", "updated", "due", "attempts")
@@ -102,11 +101,12 @@ class Queue(Register):
         An analysis that was tried before is leased alone: what killed its worker must not cost others an attempt.
         """
         now = self._clock()
+        wanted = (READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
+        query = select(jobs).where(*wanted, not_(is_held(STAGES[kind]))).order_by(*_ORDER)
         with transaction(self._engine) as tx:
             self._heed_clock(tx, now)
-            expired = {**_UNHELD, "due": now, "updated": now}
-            tx.execute(update(jobs).where(_LEASED, jobs.c.expires <= now).values(expired))
-            rows = self._first(tx, kind, destination, now, limit)
+            _EXPIRE.run(tx, [{"now": now, "state": JobState.READY.value, "due": now, "updated": now}])
+            rows = self._first(tx, query, (kind, destination), limit)
             if kind is JobKind.ANALYSE and rows and rows[0].attempts:
                 rows = rows[:1]
             elif kind is JobKind.ANALYSE:
@@ -197,12 +197,9 @@ class Queue(Register):
             leased = tx.scalar(select(func.min(jobs.c.expires)).where(_LEASED, *mine))
         return min((value for value in (ready, leased) if value is not None), default=None)
 
-    def _first(self, tx: Connection, kind: JobKind, destination: str, now: float, limit: int) -> list[Row[Any]]:
+    def _first(self, tx: Connection, query: Select[Any], queue: tuple[JobKind, str], limit: int) -> list[Row[Any]]:
         """Return the jobs whose turn it is, at most `limit`, the first one perhaps from a lower priority."""
-        wanted = (READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
-        query = select(jobs).where(*wanted, not_(is_held(STAGES[kind]))).order_by(*_ORDER)
         rows = list(tx.execute(query.limit(limit)))
-        queue = (kind, destination)
         if len(rows) < limit or rows[-1].priority <= Priority.ROUTINE:  # those below are reached anyway
             self._ahead[queue] = 0
             return rows
