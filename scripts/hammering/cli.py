@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import click
+from pynetdicom.fsm import InvalidEventError
 from support.committing import Requester
 from support.crash import CrashNode
 from support.failpoints import Failpoints
@@ -133,7 +134,12 @@ class Run:
                 blows.append(blow)
 
     def _broke(self, broken: threading.ExceptHookArgs) -> None:
-        """Remember a thread that ended with an error, and say which."""
+        """Remember a thread that ended with an error, and say which.
+
+        Not one of pynetdicom's whose peer released while it answered: that association is over, and nothing else is.
+        """
+        if broken.exc_type is InvalidEventError:
+            return
         self._broken.append(f"{broken.thread and broken.thread.name}: {broken.exc_type.__name__}")
         threading.__excepthook__(broken)
 
