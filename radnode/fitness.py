@@ -17,6 +17,7 @@ from radnode.model import JobState
 from radnode.node import Node
 from radnode.pki import fingerprint
 from radnode.settings import DestinationSettings
+from radnode.storage.key_copy import known_copies
 
 EXPIRY_DAYS = 30
 FREE_BYTES = 2 * 2**30
@@ -51,6 +52,7 @@ def examine(node: Node) -> Iterator[Finding]:
     if database.fit:
         yield _try("jobs", lambda: _jobs(node))
         yield _try("holds", lambda: _holds(node))
+        yield _try("key copies", lambda: _key_copies(node))
     yield from _models(node)
     for destination in node.settings.destinations:
         yield _destination(node, destination, tls[-1], is_open=database.fit)
@@ -213,6 +215,15 @@ def _holds(node: Node) -> str:
     if found:
         raise RadnodeError(f"{'; '.join(found)}.")
     return "none: images are accepted, analysed and delivered"
+
+
+def _key_copies(node: Node) -> str:
+    with reading(node.engine) as tx:
+        copies = known_copies(tx)
+    stale = [str(path) for path, is_current in copies.items() if not is_current]
+    if stale:
+        raise RadnodeError(f"{', '.join(stale)} may hold purged keys; bring it back and run `radnode purge`.")
+    return f"{len(copies)}, without a purged key" if copies else "none: `radnode backup` makes one"
 
 
 def _models(node: Node) -> Iterator[Finding]:

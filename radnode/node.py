@@ -201,8 +201,9 @@ class Node:
             self.record(events.GLASS_BROKEN, Actor(user=who.user), command=command)
         elif not may:
             with contextlib.suppress(RadnodeError):  # refused it is, whether or not it can be written down
-                self.record(events.ACCESS_REFUSED, Actor(user=who.user), command=command)
-                self.settle_trail()
+                if self.database_path.exists():
+                    self.record(events.ACCESS_REFUSED, Actor(user=who.user), command=command)
+                    self.settle_trail()
             raise RefusedError(f"{who.user} has no role to {task.value}; ask an administrator to change [access].")
 
     def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:

@@ -1,4 +1,4 @@
-"""keys list, rotate, retire."""
+"""keys list, rotate, retire, forget."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 import click
 
 from radnode.audit import events
+from radnode.audit.events import AuditRecord
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, print_table, user
+from radnode.errors import NotFoundError
+from radnode.jobs.database import transaction
 from radnode.keyring import Keyring
 from radnode.node import Node
+from radnode.storage.key_copy import forget_copy
 
 
 @click.group()
@@ -64,6 +68,22 @@ def retire(key: str, config: Path | None) -> None:
     gone = _keyring(node).retire(key, user())
     node.settle_trail()
     click.echo(f"{key} is retired" + ("." if gone else "; remove it where the provider takes it from."))
+
+
+@keys.command()
+@click.argument("copy", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@config_option
+@accountable
+def forget(copy: Path, config: Path | None) -> None:
+    """Say that a key copy (see `radnode backup`) was destroyed, so that purges look for it no more."""
+    node = open_node(config)
+    with transaction(node.engine) as tx:
+        if not forget_copy(tx, copy.resolve()):
+            raise NotFoundError(f"No key copy is known at {copy.resolve()}.")
+        detail: dict[str, str | int] = {"change": "copy_forgotten"}
+        node.audit.record(tx, AuditRecord(events.KEY_CHANGED, user(), detail=detail))
+    node.settle_trail()
+    click.echo(f"{copy.resolve()} is no longer looked for.")
 
 
 def _keyring(node: Node) -> Keyring:

@@ -10,11 +10,17 @@ from pathlib import Path
 import click
 
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
-from radnode.errors import RadnodeError
+from radnode.errors import RadnodeError, StoreUnavailable
+from radnode.jobs.database import transaction
 from radnode.maintenance import alone
 from radnode.node import Node
 from radnode.purge import Purge, Purged
+from radnode.storage.key_copy import known_copies, write_copy
 
+_MISSING = (
+    "The key copy {path} is not there and may hold purged keys: bring it back and purge again, or say that it was "
+    "destroyed with `radnode keys forget`."
+)
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 
 
@@ -59,6 +65,7 @@ def purge(
         if days and cause == "retention":
             work.forget_commitments(days)
         room = work.reclaim()
+        failed += _renew_copies(node)
     node.settle_trail()
     _tell(as_json, gone, "purged")
     if not as_json:
@@ -80,6 +87,21 @@ def _purge(node: Node, work: Purge, studies: list[str], cause: str) -> tuple[lis
         except RadnodeError as error:
             failed.append(error)
     return gone, failed
+
+
+def _renew_copies(node: Node) -> list[RadnodeError]:
+    """Write the key copies anew, so that no purged key is in them; return what could not be done."""
+    failed = list[RadnodeError]()
+    with transaction(node.engine) as tx:
+        for path in known_copies(tx):
+            if not path.exists():  # a disk that is not mounted: a new file in its place would hide it
+                failed.append(RadnodeError(_MISSING.format(path=path)))
+                continue
+            try:
+                write_copy(tx, path, node.stores.clock())
+            except StoreUnavailable as error:
+                failed.append(error)
+    return failed
 
 
 def _tell(as_json: bool, rows: list[Purged], what: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
     Engine,
@@ -58,6 +59,13 @@ retired_keys = Table(  # key-encryption keys under which nothing may be wrapped 
     metadata,
     Column("kek_id", String(256), primary_key=True),
     Column("retired", Float, nullable=False),
+)
+key_copies = Table(  # see `radnode.storage.key_copy`
+    "key_copies",
+    metadata,
+    Column("path", String(4096), primary_key=True),
+    Column("written", Float, nullable=False),
+    Column("is_current", Boolean, nullable=False),  # false: it may hold keys of studies that were purged since
 )
 
 
@@ -291,6 +299,7 @@ def retire(connection: Connection, kek_id: str, now: float) -> None:
 
 def destroy(connection: Connection, study: str) -> bool:
     """Destroy the key of a study (a pseudonym); False where there is none. Nothing opens its objects any more."""
+    connection.execute(update(key_copies).values(is_current=False))
     return bool(connection.execute(delete(study_keys).where(study_keys.c.study == study)).rowcount)
 
 
