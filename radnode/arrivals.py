@@ -140,7 +140,7 @@ class Arrivals:
 
     def _write(self, group: list[_Ticket]) -> None:
         with self._writer.transaction() as tx:
-            self._require_keys(tx, {ticket.arrival.key_id for ticket in group} - {None})
+            self._require_keys(tx, {ticket.arrival.key_id for ticket in group})
             new = [add_instance(tx, ticket.arrival.row) for ticket in group]
             added = [ticket for ticket, is_new in zip(group, new, strict=True) if is_new]
             arrived = [ticket.arrival for ticket in added]

@@ -17,16 +17,18 @@ from pydicom.dataset import Dataset
 
 from radnode.audit import events, read
 from radnode.audit.events import Actor, AuditRecord
-from radnode.detect.worker import elements
+from radnode.configuration import find_config, load_settings
+from radnode.detect.illustrating import Illustrator
+from radnode.detect.worker import elements, reports_before
 from radnode.errors import ConfigError, MalformedDataSet, RadnodeError
 from radnode.identify import identify
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import get_instance
-from radnode.model import Analysis, PeerIdentity, StoreRequest
+from radnode.model import Analysis, PeerIdentity, StoreRequest, View
 from radnode.node import Node, user_name
+from radnode.observe import logger
 from radnode.part10 import read_file_meta
 from radnode.rules import CALLING_AE, Decision
-from radnode.settings import find_config, load_settings
 
 LOCAL = "127.0.0.1"
 
@@ -40,6 +42,7 @@ class AnalyzedImage:
     request: StoreRequest
     data_set: bytes
     decision: Decision
+    views: tuple[View | None, ...]
 
 
 class RadiologistAssistant:
@@ -57,6 +60,7 @@ class RadiologistAssistant:
         self._node = Node(load_settings(find_config(None if config is None else Path(config))), reason=reason)
         self._analyser = self._node.analyser()
         self._actor = Actor(user=user_name())
+        self._illustrator = Illustrator(self._node.compose_secondary, logger())
 
     def analyze_image(self, image: Dataset | str | Path) -> AnalyzedImage:
         """Show an image to the detectors that the rules name; the access is audited, nothing is stored.
@@ -86,7 +90,8 @@ class RadiologistAssistant:
         names = [name for name in decision.detect if not self._analyser.looks_at_series(name)]
         if not names:
             raise ConfigError("No rule names a detector of images for this one; see [[rules]] in the configuration.")
-        tasks = [self._analyser.task(name, header, part10) for name in names]
+        side = self._illustrator.view_side(decision)
+        tasks = [self._analyser.task(name, header, part10, side) for name in names]
         for batch in self._analyser.decode(tasks):
             batch.run()
         pseudonyms = self._node.pseudonyms
@@ -102,7 +107,8 @@ class RadiologistAssistant:
         )
         with transaction(self._node.engine) as tx:
             self._node.audit.record(tx, record)
-        return AnalyzedImage(tuple(task.analysis for task in tasks), header, request, part10[offset:], decision)
+        analyses, views = tuple(task.analysis for task in tasks), tuple(task.view for task in tasks)
+        return AnalyzedImage(analyses, header, request, part10[offset:], decision, views)
 
     def store_results(self, analyzed: AnalyzedImage) -> list[str]:
         """Keep image, findings and reports sealed, hand the reports to delivery, and return the ids of the results.
@@ -116,8 +122,16 @@ class RadiologistAssistant:
         with reading(node.engine) as tx:
             instance = get_instance(tx, receipt.instance)
         source = elements(analyzed.header, ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
-        reports = [(item, node.compose(analyzed.header, item, instance.received)) for item in analyzed.analyses]
-        prepared = [node.results.prepare(instance, source, item, report) for item, report in reports]
+        reports = [
+            (item, node.compose(analyzed.header, item, instance.received, reports_before(node.results, instance, item)))
+            for item in analyzed.analyses
+        ]
+        prepared = []
+        for (item, report), view in zip(reports, analyzed.views, strict=True):
+            views = {} if view is None else {1: view}
+            about = [analyzed.header], item, instance.received, report
+            secondary = self._illustrator.objects(*about, analyzed.decision, views)
+            prepared.append(node.results.prepare(instance, source, item, report, secondary=secondary))
         new = [item for item in prepared if item is not None]
         try:
             with transaction(node.engine) as tx:

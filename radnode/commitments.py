@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.commitment_sets import EXPLICIT, STORAGE_COMMITMENT_INSTANCE, read_request, write_request
 from radnode.errors import DuplicateTransaction, NotFoundError, PeerMovedOn, RadnodeError, SealBroken
+from radnode.failpoints import reach
 from radnode.jobs.commitments import CommitmentRow, add_commitment, close_commitment, get_commitment
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow, find_instance
@@ -75,6 +78,7 @@ class Commitments:
             object_id=self._stores.vault.put(self._folder, Kind.COMMITMENT, encoded),
             received=self._stores.clock(),
         )
+        reach("request-sealed")
         kept = False
         try:
             with transaction(self._stores.engine) as tx:
@@ -86,6 +90,7 @@ class Commitments:
                 detail: dict[str, str | int] = {"commitment": row.commitment, "count": len(request.references)}
                 record = AuditRecord(events.COMMITMENT_REQUESTED, Actor.of_peer(peer), detail=detail)
                 self._stores.audit.record(tx, record)
+            reach("request-kept")
             kept = is_new
         finally:
             if not kept:
@@ -147,8 +152,19 @@ class Commitments:
                 outcome = AuditOutcome.MINOR if failed else AuditOutcome.SUCCESS
                 record = AuditRecord(events.COMMITMENT_REPORTED, actor, outcome=outcome, patient=patient, detail=detail)
                 self._stores.audit.record(tx, record)
+        reach("request-closed")
         if row.object_id is not None:
             self._stores.vault.discard(row.object_id)
+
+    def drop(self, tx: Connection, commitment: str) -> bytes | None:
+        """Say, in the caller's transaction, that a request is never answered; return its sealed object, to discard.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        row = get_commitment(tx, commitment)
+        close_commitment(tx, commitment)
+        return row.object_id
 
     def _sop_class(self, row: InstanceRow, go_on: Callable[[], bool]) -> str | None:
         """Return the SOP class of a kept instance, whose every byte was read and authenticated; None: it is broken."""

@@ -94,6 +94,7 @@ def statement(node: Node) -> dict[str, Any]:
             _service("Storage Commitment", [STORAGE_COMMITMENT], [syntax for _, syntax in OFFERS]),
         ],
         "unanalysable": settings.network.unanalysable,
+        "detectors": list(node.rules.detectors),
         "acceptor": _acceptor(settings),
         "requestor": {
             "max_pdu_bytes": wire.MAX_LENGTH,

@@ -9,17 +9,21 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from radnode.errors import ConfigError, RadnodeError
+from radnode.audit.anchors import Anchor
+from radnode.errors import AuditError, ConfigError, RadnodeError
 from radnode.jobs.database import reading
 from radnode.jobs.destinations import out_of_reach, waiting
 from radnode.jobs.holds import held
 from radnode.model import JobState
 from radnode.node import Node
 from radnode.pki import fingerprint
-from radnode.settings import DestinationSettings
+from radnode.repository import Repository, backlog
+from radnode.settings import DestinationSettings, SyslogSettings
 from radnode.storage.key_copy import known_copies
+from radnode.trail import anchors_of
 
 EXPIRY_DAYS = 30
+LATE_SECONDS = 300.0  # after which an entry that the audit repository has not taken makes the node unfit
 FREE_BYTES = 2 * 2**30
 
 
@@ -53,11 +57,18 @@ def examine(node: Node) -> Iterator[Finding]:
         yield _try("jobs", lambda: _jobs(node))
         yield _try("holds", lambda: _holds(node))
         yield _try("key copies", lambda: _key_copies(node))
+    for anchor in anchors_of(node):
+        yield _try(f"anchor {anchor.name}", lambda anchor=anchor: _anchor(anchor))  # type: ignore[misc]
+    syslog = node.settings.audit.syslog
+    if syslog is not None:
+        yield _try("audit repository", lambda: _repository(node, syslog))
     yield from _models(node)
     for destination in node.settings.destinations:
         yield _destination(node, destination, tls[-1], is_open=database.fit)
     if not node.settings.destinations:
         yield Finding("destinations", True, "none: reports stay on this node")
+    if database.fit:
+        yield from _unaddressed(node)
 
 
 def _try(subject: str, look: Callable[[], str]) -> Finding:
@@ -71,7 +82,8 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
 
 def _rules(node: Node) -> str:
     _ = node.rules
-    return f"{len(node.settings.rules)}, all of them can be used"
+    text = f"{len(node.settings.rules)}, all of them can be used"
+    return text if node.rules.detectors else f"{text}; none of them names a detector: no image is analysed"
 
 
 def _network(node: Node) -> str:
@@ -198,6 +210,23 @@ def _database(node: Node) -> str:
     return f"opens, {node.database_path}"
 
 
+def _repository(node: Node, settings: SyslogSettings) -> str:
+    behind = backlog(node)
+    waiting = f"{behind.depth} entries wait for it, the oldest for {behind.seconds / 60:.0f} minutes"
+    try:
+        Repository(node, settings).connect().close()
+    except AuditError as error:
+        raise RadnodeError(f"{str(error).removesuffix('.')}; {waiting}.") from error
+    if behind.seconds > LATE_SECONDS:
+        raise RadnodeError(f"{settings.host}:{settings.port} takes connections, but {waiting}; does the node run?")
+    return f"{settings.host}:{settings.port} takes connections; {waiting if behind.depth else 'it has every entry'}"
+
+
+def _anchor(anchor: Anchor) -> str:
+    newest = anchor.look()
+    return "no checkpoint yet" if newest is None else f"newest checkpoint of {newest:%Y-%m-%d %H:%M}Z"
+
+
 def _jobs(node: Node) -> str:
     counts = node.queue.counts()
     dead = sum(count for (_, state), count in counts.items() if state is JobState.DEAD)
@@ -265,6 +294,20 @@ def _queued(node: Node, name: str) -> str:
     if gone is not None:
         said.append(f"out of reach for deliveries since {datetime.fromtimestamp(gone.since, UTC):%Y-%m-%d %H:%MZ}")
     return "; ".join(said)
+
+
+def _unaddressed(node: Node) -> Iterator[Finding]:
+    """Say what waits for whom the configuration does not name: it would wait for ever."""
+    try:
+        found = node.unaddressed()
+    except RadnodeError as error:
+        yield Finding("destinations", False, str(error))
+        return
+    for lost in found:
+        minutes = (node.stores.clock() - lost.oldest) / 60
+        what = f"{lost.count} {'wait' if lost.count > 1 else 'waits'} for it, the oldest for {minutes:.0f} minutes"
+        subject = f"{'peer' if lost.is_peer else 'destination'} {lost.name}"
+        yield Finding(subject, False, f"{what}, and the configuration does not name it. {lost.advice}")
 
 
 def _echo(node: Node, destination: DestinationSettings) -> str:

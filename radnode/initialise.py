@@ -11,10 +11,11 @@ from importlib import resources
 from pathlib import Path
 
 from radnode.audit.checkpoint import Signer
+from radnode.configuration import load_settings
 from radnode.errors import ConfigError
 from radnode.node import ORIGIN
 from radnode.pki import fingerprint, make_test_pki
-from radnode.settings import DestinationSettings, load_settings
+from radnode.settings import DestinationSettings
 from radnode.storage.keys import KEY
 
 SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -27,6 +28,7 @@ host = "$host"
 port = $port
 tls = $tls                       # with this node's certificate; the PACS must hold one of the same authority
 commitment = false                # true: "delivered" means that it has committed the report (PS3.4 Annex J)
+# secondary = ["sc"]              # what it takes of what [report] and the rules want made; all of it by default
 
 """
 )
@@ -37,6 +39,7 @@ _NO_DESTINATION = """# [[destinations]]
 # port = 4242
 # tls = true                      # with this node's certificate
 # commitment = false                # true: "delivered" means that it has committed the report (PS3.4 Annex J)
+# secondary = ["sc"]              # what it takes of what [report] and the rules want made; all of it by default
 
 """
 

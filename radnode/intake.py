@@ -112,10 +112,13 @@ class Intake:
             self._stores.vault.discard(sealed.object_id)
 
     def _jobs(self, instance: str, identity: Identity, calling_ae_title: str) -> tuple[NewJob, ...]:
-        """Return what the rules want done with an instance; the worker asks them again for its part."""
+        """Return what the rules want done with an instance; the worker asks them again for its part.
+
+        Where no rule names a detector for it there is nothing to analyse, and no job that would wait for a worker.
+        """
         decision = self._rules.decide({**identity.attributes, CALLING_AE: calling_ae_title})
-        forwards = [NewJob(JobKind.FORWARD, instance, name, decision.priority) for name in decision.forward]
-        return NewJob(JobKind.ANALYSE, instance, priority=decision.priority), *forwards
+        analyses = [NewJob(JobKind.ANALYSE, instance, priority=decision.priority)] if decision.detect else []
+        return *analyses, *(NewJob(JobKind.FORWARD, instance, name, decision.priority) for name in decision.forward)
 
     def _discard(self, row: InstanceRow) -> None:
         """Remove the object of a commit that failed, unless the index names it: perhaps only the answer was lost."""

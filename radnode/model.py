@@ -113,6 +113,27 @@ class Region:
     frame: int | None = None
 
 
+VIEW_SIDE = 808  # pixels; the longer side of a `View`, so that a picture with its bands fits a screen of 1280 x 1024
+MAX_PICTURES = 3  # of one series
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One frame of a source as a monitor shows it, square pixels of 8 bits, turned to the size of a picture.
+
+    `pixels` holds `rows` x `columns` bytes, row by row from the top left corner, 0 black and 255 white; the whole
+    source frame of `source_rows` x `source_columns` is in it. `window` is (center, width) in the source's own units
+    after its Modality LUT (PS3.3 C.11.2.1.2.1), None where a VOI LUT or another function made the picture.
+    """
+
+    rows: int
+    columns: int
+    source_rows: int
+    source_columns: int
+    pixels: bytes
+    window: tuple[float, float] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing a detector says is there. `score` is a calibrated probability in 0..1."""
@@ -127,13 +148,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which detector spoke; `digest` is the SHA-256 (hex) of its manifest, `device_uid` changes per training."""
+    """Which detector spoke; `digest` is the SHA-256 (hex) of its manifest, `device_uid` changes per training.
+
+    `parameters` are the settings that it ran with, each as a report says it ("threshold 0.42").
+    """
 
     name: str
     version: str
     device_uid: str
     digest: str
     manufacturer: str
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +178,18 @@ class Analysis:
     peak: tuple[float, float] | None = None
     findings: tuple[Finding, ...] = ()
     reason: Reason | None = None
+
+    def pictured(self, images: int) -> tuple[int, ...]:
+        """Return which of the analysed images, from 1, a picture is made of, at most `MAX_PICTURES`.
+
+        Those that findings lie on, the highest score first; the middle one where nothing was found; none without
+        a result.
+        """
+        if self.reason is not None:
+            return ()
+        ranked = sorted(self.findings, key=lambda finding: -finding.score)
+        frames = [finding.region.frame or 1 for finding in ranked if finding.region is not None and images > 1]
+        return tuple(dict.fromkeys(frames))[:MAX_PICTURES] or ((images + 1) // 2,)
 
     @classmethod
     def without_result(cls, reason: Reason, model: ModelIdentity, target: Code) -> Analysis:

@@ -7,12 +7,15 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pydicom
 from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
@@ -30,15 +33,16 @@ from radnode.intake import Intake
 from radnode.jobs import destinations, schema
 from radnode.jobs.completion import Completion
 from radnode.jobs.database import create_tables, open_database, reading, transaction
+from radnode.jobs.destinations import Unaddressed
 from radnode.jobs.index import objects_beginning
 from radnode.jobs.queue import Queue
 from radnode.jobs.wake import Bell
 from radnode.listening import Place
-from radnode.model import Analysis
+from radnode.model import Analysis, JobKind, View
 from radnode.observe import logger
 from radnode.pressure import Pressure
 from radnode.reasons import ReasonedLog
-from radnode.results import Report, Results
+from radnode.results import Report, Results, Secondary
 from radnode.rules import Rules
 from radnode.settings import DestinationSettings, PeerSettings, Settings
 from radnode.storage import keys
@@ -132,7 +136,7 @@ class Node:
     @cached_property
     def rules(self) -> Rules:
         """The compiled rules."""
-        return Rules(self.settings.rules)
+        return Rules(self.settings.rules, self.settings.report.secondary)
 
     @cached_property
     def stores(self) -> Stores:
@@ -163,7 +167,7 @@ class Node:
     @cached_property
     def results(self) -> Results:
         """Keeps what was found."""
-        return Results(self.stores)
+        return Results(self.stores, {item.name: item.secondary for item in self.settings.destinations})
 
     def actor(self) -> Actor:
         """The node itself, acting as the operating-system user it runs as."""
@@ -206,9 +210,11 @@ class Node:
                     self.settle_trail()
             raise RefusedError(f"{who.user} has no role to {task.value}; ask an administrator to change [access].")
 
-    def compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
+    def compose(
+        self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset] = ()
+    ) -> Report:
         """Build and encode the report of one analysis; `received` (epoch seconds) dates it."""
-        return self.compose_series([header], analysis, received, ())
+        return self.compose_series([header], analysis, received, predecessors)
 
     def compose_series(
         self, headers: Sequence[Dataset], analysis: Analysis, received: float, predecessors: Sequence[Dataset]
@@ -227,8 +233,60 @@ class Node:
         )
         return Report(str(report.SOPInstanceUID), encode_report(report))
 
+    def compose_secondary(
+        self,
+        headers: Sequence[Dataset],
+        analysis: Analysis,
+        received: float,
+        report: Report,
+        kinds: Sequence[str],
+        views: Mapping[int, View],
+    ) -> list[Secondary]:
+        """Build and encode the secondary objects of these kinds; arguments as of `detect.illustrating`."""
+        from radnode.report.secondary import build_secondary  # noqa: PLC0415 (as above)
+        from radnode.report.secondary_header import Origin  # noqa: PLC0415
+        from radnode.report.sr import encode_report  # noqa: PLC0415
+
+        origin = Origin(
+            headers,
+            analysis,
+            accepted_at=datetime.fromtimestamp(received, UTC).astimezone(),
+            software_version=radnode.__version__,
+            station_name=self.settings.node.ae_title,
+        )
+        made = build_secondary(origin, kinds, views, pydicom.dcmread(BytesIO(report.part10), stop_before_pixels=True))
+        return [
+            Secondary(kind, int(item.InstanceNumber), str(item.SOPInstanceUID), encode_report(item))
+            for kind, item in made
+        ]
+
+    def export(self, result: str, actor: Actor, form: str) -> list[bytes]:
+        """Return the files of a result: its report (sr), its objects of a kind (sc, ...), json, or a page (html, pdf).
+
+        Raises:
+            NotFoundError: there is no such result, or it has no object of that kind.
+        """
+        found = self.results.export(result, actor, form)
+        if form == "sr":
+            return [found.report]
+        if form == "json":
+            return [json.dumps(found.document, indent=2).encode()]
+        if form not in ("html", "pdf"):
+            return found.of_kind(form)
+        from radnode.report.page import compose_page  # noqa: PLC0415 (as above)
+
+        page = compose_page(found.document, found.report, next(iter(found.of_kind("sc")), None))
+        if form == "html":
+            from radnode.report.page_html import html_page  # noqa: PLC0415
+
+            return [html_page(page)]
+        from radnode.report.page_pdf import pdf_page  # noqa: PLC0415
+
+        return [pdf_page(page)]
+
     def warm_reports(self) -> None:
         """Import what builds reports, so that the first one need not wait for it."""
+        import radnode.report.secondary  # noqa: PLC0415
         import radnode.report.sr  # noqa: F401, PLC0415
 
     def analyser(self, loading: Loading | None = None) -> Analyser:
@@ -315,6 +373,19 @@ class Node:
             log=logger(),
         )
 
+    def unaddressed(self) -> list[Unaddressed]:
+        """Return what waits for a destination or a peer that the configuration does not name any more."""
+        names = [destination.name for destination in self.settings.destinations]
+        titles = [peer.ae_title for peer in self.settings.peers if "commit" in peer.may]
+        with reading(self.engine) as tx:
+            return destinations.unaddressed(tx, names, titles)
+
+    def has_analyses(self) -> bool:
+        """Say whether a worker has something to do: a rule names a detector, or work from before is still there."""
+        if self.rules.detectors or self.completion.next_due() is not None:
+            return True
+        return self.queue.has_unfinished(JobKind.ANALYSE, JobKind.SERIES)
+
     def sweep(self) -> int:
         """Give back the room that dead processes left in the object store; return how many stretches."""
 
@@ -324,14 +395,18 @@ class Node:
 
         return self.vault.sweep(named)
 
-    def sequencer(self) -> Sequencer:
-        """Make the sequencer; it works once it has acquired the trail's lock."""
+    @cached_property
+    def signer(self) -> Signer:
+        """Signs the checkpoints of the trail."""
         path = self.key_folder / "audit-sign.key"
         try:
-            signer = Signer.from_string(path.read_text(encoding="utf-8"))
+            return Signer.from_string(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise KeyUnavailable(f"The key file {path} cannot be read; restore it from its backup.") from error
-        return Sequencer(self.engine, self.audit_folder, signer, ORIGIN, self.settings.audit.checkpoint_seconds)
+
+    def sequencer(self) -> Sequencer:
+        """Make the sequencer; it works once it has acquired the trail's lock."""
+        return Sequencer(self.engine, self.audit_folder, self.signer, ORIGIN, self.settings.audit.checkpoint_seconds)
 
     def settle_trail(self) -> None:
         """Bring the trail up to date where no node is running that would; used by commands that add entries."""

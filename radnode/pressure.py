@@ -66,7 +66,8 @@ class Pressure:
             before = held(self._stores.engine)
             sights = {Hold.QUEUE_FULL: self._waiting(), Hold.DISK_LOW: self._disk()}
             refused = [what for what, sight in sights.items() if sight.over or (what in before and sight.near)]
-            self._refusal = f"{refused[0].text}; send them again later." if refused else None  # even if it stays unsaid
+            told = [*refused, *(what for what in before if what is Hold.REPOSITORY_AWAY)]  # the sequencer looks at that
+            self._refusal = f"{told[0].text}; send them again later." if told else None  # even if it stays unsaid
             self._tell(before, refused, sights)
         except (RadnodeError, OSError) as error:
             if not self._failed:

@@ -19,10 +19,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from radnode.configuration import load_settings
 from radnode.errors import RadnodeError
 from radnode.listening import Endpoints, Place
 from radnode.observe import configure, describe
-from radnode.settings import load_settings
 
 CODECS = ("PIL", "gdcm", "jpeg_ls", "libjpeg", "numpy", "openjpeg", "pylibjpeg", "rle")
 GRACE_SECONDS = 5.0  # beyond the drain deadline, before a role that does not end is ended

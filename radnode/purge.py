@@ -1,9 +1,10 @@
 """Purge: a study is made unreadable for good, by destroying its key, and its rows and room are given back.
 
-ONE transaction takes out the rows and the key of a study and writes the audit entry; from then on nothing opens its
-objects, wherever copies of them are. Then the room of the objects is given back, object by object, by whoever comes
-next if this process dies. An image of the study that is arriving at that moment was sealed under the old key: its
-commit asks for that key and fails (A700), and the modality sends it again, into a study that is new.
+ONE transaction takes out the rows and the key of a study and writes the audit entry; from then on this node opens none
+of its objects, nor does anybody who has copies of them alone. Then the room of the objects is given back, object by
+object, by whoever comes next if this process dies. An image of the study that is arriving at that moment was sealed
+under the old key: its commit asks for that key and fails (A700), and the modality sends it again, into a study that is
+new.
 """
 
 from __future__ import annotations

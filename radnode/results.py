@@ -1,14 +1,15 @@
 """Results: what was said about an instance, sealed, committed in one transaction, and read back under audit.
 
-A result is two sealed objects, the findings (JSON) and the report (DICOM), and one row that names them. The row, the
-delivery jobs and the audit entries are one commit; so is the end of the job that asked for the analysis.
+A result is two sealed objects, the findings (JSON) and the report (DICOM), one for each of its secondary objects, and
+the rows that name them. Rows, delivery jobs and audit entries are one commit; so is the end of the job that asked for
+the analysis.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,27 @@ from sqlalchemy import Connection
 
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
-from radnode.errors import RadnodeError
+from radnode.errors import NotFoundError, RadnodeError
 from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.index import InstanceRow, ResultRow, add_result, find_result, get_result, list_results
-from radnode.jobs.queue import JobRow
+from radnode.jobs.index import (
+    InstanceRow,
+    ResultRow,
+    SecondaryRow,
+    add_result,
+    add_secondary,
+    find_result,
+    get_result,
+    kind_of,
+    last_report_on,
+    list_results,
+    secondary_of,
+)
+from radnode.jobs.register import JobRow
 from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.rules import Decision
+from radnode.settings import SECONDARY_KINDS
 from radnode.storage.sealing import Kind
 from radnode.stores import Stores
 
@@ -45,6 +59,34 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Secondary:
+    """An encoded secondary object (Part 10): its kind (`settings.SecondaryKind`) and which of that kind, from 1."""
+
+    kind: str
+    number: int
+    SOPInstanceUID: str
+    part10: bytes
+
+    @property
+    def name(self) -> str:
+        """Kind and number, as in "sc1"."""
+        return f"{self.kind}{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A result as it is stored: what `show` gives, and report and secondary objects by name as DICOM files."""
+
+    document: Document
+    report: bytes
+    secondary: Mapping[str, bytes]
+
+    def of_kind(self, kind: str) -> list[bytes]:
+        """Return the secondary objects of a kind, in their order."""
+        return [part10 for name, part10 in self.secondary.items() if kind_of(name) == kind]
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A result whose objects are durable and whose commit is still to come."""
 
@@ -52,13 +94,15 @@ class Prepared:
     analysis: Analysis
     report: str  # pseudonym of the report's SOP instance
     identity: dict[str, str]
+    secondary: tuple[SecondaryRow, ...] = ()
 
 
 class Results:
-    """The results of one node."""
+    """The results of one node; `taken`: the kinds of secondary objects that a destination takes, all where unsaid."""
 
-    def __init__(self, stores: Stores) -> None:
+    def __init__(self, stores: Stores, taken: Mapping[str, Collection[str]] | None = None) -> None:
         self._stores = stores
+        self._taken = taken or {}
 
     def prepare(
         self,
@@ -67,6 +111,7 @@ class Results:
         analysis: Analysis,
         report: Report,
         images: Sequence[str] = (),
+        secondary: Sequence[Secondary] = (),
     ) -> Prepared | None:
         """Seal one result and make it durable; None when the same result is stored already.
 
@@ -83,14 +128,22 @@ class Results:
         if images:
             document["source"]["images"] = list(images)
         document["report"] = {"SOPInstanceUID": report.SOPInstanceUID}
-        object_id = self._stores.vault.put(instance.study, Kind.RESULT, json.dumps(document).encode())
-        reach("findings-sealed")
+        document["secondary"] = [
+            {"object": item.name, "kind": item.kind, "SOPInstanceUID": item.SOPInstanceUID} for item in secondary
+        ]
+        put, sealed = self._stores.vault.put, list[bytes]()
         try:
-            report_id = self._stores.vault.put(instance.study, Kind.REPORT, report.part10)
+            sealed.append(put(instance.study, Kind.RESULT, json.dumps(document).encode()))
+            reach("findings-sealed")
+            sealed.append(put(instance.study, Kind.REPORT, report.part10))
+            for item in secondary:
+                sealed.append(put(instance.study, Kind.SECONDARY, item.part10))
         except RadnodeError:
-            self._stores.vault.discard(object_id)
+            for done in sealed:
+                self._stores.vault.discard(done)
             raise
         reach("result-sealed")
+        object_id, report_id, *others = sealed
         row = ResultRow(
             result=identifier,
             instance=instance.instance,
@@ -101,7 +154,11 @@ class Results:
             report_id=report_id,
             created=created,
         )
-        return Prepared(row, analysis, self._stores.pseudonyms.instance(report.SOPInstanceUID), dict(source))
+        rows = tuple(
+            SecondaryRow(f"{identifier}.{item.name}", identifier, other)
+            for item, other in zip(secondary, others, strict=True)
+        )
+        return Prepared(row, analysis, self._stores.pseudonyms.instance(report.SOPInstanceUID), dict(source), rows)
 
     def commit(self, tx: Connection, prepared: Sequence[Prepared], decision: Decision, actor: Actor) -> None:
         """Add results, the delivery jobs that the rules decided and the audit entries to the caller's transaction.
@@ -112,8 +169,10 @@ class Results:
             if find_result(tx, result.row.result) is not None:
                 continue
             add_result(tx, result.row)
+            add_secondary(tx, result.secondary)
             for destination in decision.deliver:
-                self._stores.queue.add(tx, JobKind.DELIVER, result.row.result, destination, decision.priority)
+                subjects = [result.row.result, *self._wanted(result.secondary, destination)]
+                self._stores.queue.add_all(tx, JobKind.DELIVER, subjects, destination, decision.priority)
             failed = result.analysis.outcome is Outcome.FAILED
             detail: dict[str, str | int] = {"result": result.row.result, "outcome": result.analysis.outcome.value}
             if result.analysis.reason is not None:
@@ -130,7 +189,8 @@ class Results:
 
     def discard(self, prepared: Sequence[Prepared]) -> None:
         """Remove the objects of results whose commit did not happen; what the index names stays."""
-        for row in (result.row for result in prepared):
+        for result in prepared:
+            row = result.row
             try:
                 with reading(self._stores.engine) as tx:
                     found = find_result(tx, row.result)
@@ -138,8 +198,14 @@ class Results:
             except RadnodeError:
                 found, discard = None, self._stores.vault.leave
             if found is None or found.object_id != row.object_id:
-                discard(row.object_id)
-                discard(row.report_id)
+                for object_id in (row.object_id, row.report_id, *(item.object_id for item in result.secondary)):
+                    discard(object_id)
+
+    def last_report(self, instance: InstanceRow, detector: str) -> bytes | None:
+        """Return the last report (Part 10) that any version of a detector made about an image, None for none."""
+        with reading(self._stores.engine) as tx:
+            report_id = last_report_on(tx, instance.instance, detector)
+        return None if report_id is None else self._stores.vault.get(report_id)
 
     def announce(self) -> None:
         """Wake whoever has work after a commit."""
@@ -172,30 +238,49 @@ class Results:
         self._record(row, events.RESULT_READ, actor, {"command": "show"})
         return document
 
-    def export(self, result: str, actor: Actor) -> bytes:
-        """Return the report of a result as a DICOM file; the export is audited.
+    def export(self, result: str, actor: Actor, form: str = "sr") -> Exported:
+        """Return a result as it is stored; the export is audited with its form.
 
         Raises:
-            NotFoundError: there is none of that id.
+            NotFoundError: there is none of that id, or the form is a kind of secondary object that it has not.
         """
         with reading(self._stores.engine) as tx:
             row = get_result(tx, result)
-        report = self._stores.vault.get(row.report_id)
-        self._record(row, events.RESULT_EXPORTED, actor, {"format": "sr"})
-        return report
+            others = secondary_of(tx, result)
+        if form in SECONDARY_KINDS and not any(item.kind == form for item in others):
+            raise NotFoundError(
+                f"The result {result} has no {form}: it has no finding to show, or no rule asks for it."
+            )
+        get = self._stores.vault.get
+        secondary = {item.name: get(item.object_id) for item in others}
+        found = Exported(self._document(row), get(row.report_id), secondary)
+        self._record(row, events.RESULT_EXPORTED, actor, {"format": form})
+        return found
 
     def _document(self, row: ResultRow) -> Document:
         document: Document = json.loads(self._stores.vault.get(row.object_id))
+        document.setdefault("secondary", [])  # results of versions that made none
         with reading(self._stores.engine) as tx:
-            deliveries = self._stores.queue.of_subject(tx, JobKind.DELIVER, row.result)
-            sent = {
-                job.job for job in deliveries if find_sending(tx, job.kind, job.subject, job.destination) is not None
-            }
-        document["delivered"] = [
-            {"destination": job.destination, "state": _delivery(job, job.job in sent), "tries": job.attempts}
-            for job in deliveries
-        ]
+            document["delivered"] = self._deliveries(tx, row.result)
+            for item in document["secondary"]:
+                item["delivered"] = self._deliveries(tx, f"{row.result}.{item['object']}")
         return document
+
+    def _deliveries(self, tx: Connection, subject: str) -> list[Document]:
+        """Return where an object is to go and what became of it there."""
+        return [
+            {
+                "destination": job.destination,
+                "state": _delivery(job, find_sending(tx, job.kind, job.subject, job.destination) is not None),
+                "tries": job.attempts,
+            }
+            for job in self._stores.queue.of_subject(tx, JobKind.DELIVER, subject)
+        ]
+
+    def _wanted(self, secondary: Sequence[SecondaryRow], destination: str) -> list[str]:
+        """Return which secondary objects go to a destination."""
+        kinds = self._taken.get(destination)
+        return [item.secondary for item in secondary if kinds is None or item.kind in kinds]
 
     def _record(self, row: ResultRow, event: events.Event, actor: Actor, detail: Mapping[str, str | int]) -> None:
         record = AuditRecord(

@@ -12,9 +12,11 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypedDict
 
+from radnode import changes
 from radnode.audit import events
-from radnode.audit.events import Actor
+from radnode.audit.events import Actor, AuditOutcome, AuditRecord
 from radnode.errors import ConfigError, DeliveryError, RadnodeError
+from radnode.jobs.database import transaction
 from radnode.jobs.destinations import OUTGOING
 from radnode.jobs.wake import Sleeper
 from radnode.model import (
@@ -28,12 +30,16 @@ from radnode.model import (
 )
 from radnode.observe import Log, describe, logger
 from radnode.pressure import LOOK_SECONDS
+from radnode.refusals import Refusals
+from radnode.repository import Repository
+from radnode.trail import Keeper
 
 if TYPE_CHECKING:
     from radnode.deliver.commitment import Reporter
     from radnode.deliver.outbox import Courier
     from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
+    from radnode.detect.illustrating import ComposeSecondary
     from radnode.intake import Receipt
     from radnode.network.hooks import AssociationEvent, CommitmentHooks, ReportChannel
     from radnode.node import Node
@@ -58,6 +64,7 @@ class _Parts(TypedDict):
     actor: Actor
     owner: str
     log: Log
+    illustrate: ComposeSecondary
 
 
 class _Logged:
@@ -93,6 +100,7 @@ def intake(node: Node, stop: threading.Event) -> None:
     from radnode.network.slots import Slots  # noqa: PLC0415
 
     log = logger()
+    refusals = Refusals(node.stores, node.actor(), log)
 
     def receive(request: StoreRequest) -> Reception:
         node.pressure.check()
@@ -108,6 +116,7 @@ def intake(node: Node, stop: threading.Event) -> None:
             error=type(error).__name__,
             message=str(error),
         )
+        refusals.declined(peer, SOPInstanceUID, error)
 
     def refused(refusal: Refusal) -> None:
         log.warning(
@@ -138,8 +147,13 @@ def intake(node: Node, stop: threading.Event) -> None:
 
     def failed(name: str) -> None:
         log.error("image_refused", error=name, status="0110")
+        refusals.failed(name)
 
     def renewed(error: ConfigError | None) -> None:
+        try:
+            changes.note(node, error)
+        except RadnodeError as trouble:
+            log.error("audit_failed", **describe(trouble))
         if error is None:
             log.info("certificates_read")
         else:
@@ -172,6 +186,7 @@ def intake(node: Node, stop: threading.Event) -> None:
     log.info("listening", port=listener.bound_port, ae=node.settings.node.ae_title, count=place.processes)
     while not stop.wait(LOOK_SECONDS):
         node.pressure.look()
+        refusals.look()
     log.info("draining", count=listener.running)
     listener.drain(node.settings.node.drain_seconds)
 
@@ -200,6 +215,15 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
     def declined(peer: PeerIdentity, error: RadnodeError, status: int) -> None:
         fault = {"error": type(error).__name__, "message": str(error), "status": f"{status:04X}"}
         log.warning("commitment_refused", ae=peer.ae_title, address=peer.address, **fault)
+        detail: dict[str, str | int] = {"status": fault["status"], "reason": fault["error"]}
+        record = AuditRecord(
+            events.COMMITMENT_REQUESTED, Actor.of_peer(peer), outcome=AuditOutcome.MINOR, detail=detail
+        )
+        try:
+            with transaction(node.engine) as tx:
+                node.audit.record(tx, record)
+        except RadnodeError as trouble:
+            log.error("audit_failed", **describe(trouble))
 
     return CommitmentHooks(requested, report, reported, declined)
 
@@ -210,12 +234,13 @@ def worker(node: Node, stop: threading.Event) -> None:
     from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415
 
-    if find_spec("torch") is None:
+    if node.rules.detectors and find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
     run = node.settings.data_dir / "run"
     analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
-    node.warm_reports()
+    if node.rules.detectors:
+        node.warm_reports()
     for name in node.rules.detectors:
         loaded = analyser.load(name)
         if loaded is not None:
@@ -229,6 +254,7 @@ def worker(node: Node, stop: threading.Event) -> None:
         actor=node.actor(),
         owner=this,
         log=logger(),
+        illustrate=node.compose_secondary,
     )
     work = Worker(node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
     series = SeriesWorker(
@@ -260,7 +286,14 @@ def deliver(node: Node, stop: threading.Event) -> None:
     from radnode.deliver.outbox import Courier  # noqa: PLC0415
 
     names = [destination.name for destination in node.settings.destinations]
-    lateness = Lateness(names, node.stores, node.settings.deliver, node.actor(), logger())
+    lateness = Lateness(
+        names,
+        node.stores,
+        settings=node.settings.deliver,
+        actor=node.actor(),
+        log=logger(),
+        unaddressed=node.unaddressed,
+    )
     couriers = [
         Courier(
             destination,
@@ -303,8 +336,9 @@ def deliver(node: Node, stop: threading.Event) -> None:
                 raise DeliveryError("Delivery to a destination ended; `uncaught_error` in this log says where.")
     for ringer in ringing:
         ringer.ring()
+    deadline = time.monotonic() + node.settings.node.drain_seconds
     for thread in threads:
-        thread.join(node.settings.node.drain_seconds)
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def sequencer(node: Node, stop: threading.Event) -> None:
@@ -315,9 +349,21 @@ def sequencer(node: Node, stop: threading.Event) -> None:
             return
     node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
     logger().info("ready", count=trail.size)
-    trail.run(stop)
+    syslog, finished = node.settings.audit.syslog, threading.Event()
+    repository = None if syslog is None else Repository(node, syslog)
+    keeper = Keeper(node, trail, repository)
+    beside = [keeper.keep_anchored, *([] if repository is None else [repository.forwarder().run])]
+    threads = [threading.Thread(target=work, args=(finished,), daemon=True) for work in beside]
+    for thread in threads:
+        thread.start()
+    trail.run(stop, keeper.look)
     node.record(events.RECORDING_STOPPED, node.actor(), pid=os.getpid())
-    trail.close()
+    trail.finish()
+    finished.set()
+    deadline = time.monotonic() + node.settings.node.drain_seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    trail.release()
 
 
 ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deliver, "sequencer": sequencer}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from radnode.attributes import Attributes
 from radnode.errors import ConfigError
@@ -27,12 +27,13 @@ CALLING_AE = "CallingAE"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done with one image."""
+    """What is to be done with one image; `secondary`: the secondary objects of its results, None where unsaid."""
 
     detect: tuple[str, ...] = ()
     deliver: tuple[str, ...] = ()
     forward: tuple[str, ...] = ()
     priority: Priority = Priority.ROUTINE
+    secondary: tuple[str, ...] | None = None
 
     def __or__(self, other: Decision) -> Decision:
         """Return what either asks for, as urgent as the more urgent one."""
@@ -41,6 +42,7 @@ class Decision:
             _union(self.deliver, other.deliver),
             _union(self.forward, other.forward),
             max(self.priority, other.priority),
+            other.secondary if self.secondary is None else _union(self.secondary, other.secondary or ()),
         )
 
 
@@ -69,13 +71,15 @@ class Verdict:
 class Rules:
     """The rules of one configuration, compiled once.
 
-    `detectors` are those that any of them names, `attributes` the elements that any of them looks at.
+    `secondary` are the secondary objects where no rule that fits says which. `detectors` are those that any of them
+    names, `attributes` the elements that any of them looks at.
 
     Raises:
         ConfigError: a match names no Data Element with a value, or a regular expression cannot be used.
     """
 
-    def __init__(self, rules: Sequence[RuleSettings]) -> None:
+    def __init__(self, rules: Sequence[RuleSettings], secondary: Sequence[str] = ()) -> None:
+        self._secondary = tuple(secondary)
         self.detectors = tuple(dict.fromkeys(name for rule in rules for name in rule.detect))
         self._rules = [_Rule(number, rule) for number, rule in enumerate(rules, 1)]
         self.attributes = Attributes(dict.fromkeys(key for rule in rules for key in rule.match if key != CALLING_AE))
@@ -86,7 +90,7 @@ class Rules:
         for rule in self._rules:
             if next(rule.misses(elements), None) is None:
                 decision |= rule.decision
-        return decision
+        return decision if decision.secondary is not None else replace(decision, secondary=self._secondary)
 
     def verdicts(self, elements: Mapping[str, str]) -> list[Verdict]:
         """Return what each rule says, in the order of the file."""
@@ -111,7 +115,9 @@ class _Rule:
         self.number = number
         self.settings = settings
         priority = Priority[settings.priority.upper()]
-        self.decision = Decision(tuple(settings.detect), tuple(settings.deliver), tuple(settings.forward), priority)
+        self.decision = Decision(
+            tuple(settings.detect), tuple(settings.deliver), tuple(settings.forward), priority, settings.secondary
+        )
         self._match = {key: _choices(number, key, value) for key, value in settings.match.items()}
 
     def misses(self, elements: Mapping[str, str]) -> Iterator[Miss]:

@@ -1,21 +1,17 @@
-"""Frozen settings: one TOML file, overridden by `RADNODE_SECTION__KEY` environment variables.
+"""Frozen settings, a class for each section of the file that `radnode.configuration` reads.
 
 `data_dir` is relative to the folder of the file; every other path is relative to `data_dir`.
-An unknown key is an error that names the nearest valid one.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
+from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
-
-from radnode.errors import ConfigError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 MAX_AUTO_LISTENERS = 2  # four would hold more than the 250 MB that all of them are to hold at most
 MAX_AE_TITLE = 16  # PS3.5 Table 6.2-1, VR AE
@@ -47,6 +43,8 @@ AETitle = Annotated[str, AfterValidator(ae_title)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+SecondaryKind = Literal["sc", "gsps", "kos"]
+SECONDARY_KINDS: tuple[SecondaryKind, ...] = get_args(SecondaryKind)
 
 
 class _Section(BaseModel):
@@ -123,7 +121,7 @@ class PeerSettings(_Section):
 
 
 class DestinationSettings(_Section):
-    """One AE that receives reports and forwarded images."""
+    """One AE that receives reports, forwarded images, and of the secondary objects these kinds."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     ae_title: AETitle
@@ -131,16 +129,21 @@ class DestinationSettings(_Section):
     port: Port
     tls: bool = True
     commitment: bool = False
+    secondary: tuple[SecondaryKind, ...] = SECONDARY_KINDS
 
 
 class RuleSettings(_Section):
-    """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`."""
+    """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`.
+
+    `secondary` are the secondary objects of its results; None: those of `[report]`.
+    """
 
     match: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     detect: tuple[str, ...] = ()
     deliver: tuple[str, ...] = ()
     forward: tuple[str, ...] = ()
     priority: Literal["routine", "high", "stat"] = "routine"
+    secondary: tuple[SecondaryKind, ...] | None = None
 
 
 class QueueSettings(_Section):
@@ -190,10 +193,61 @@ class AccessSettings(_Section):
     require_reason: bool = False
 
 
+class SyslogSettings(_Section):
+    """The audit repository that takes the trail as DICOM audit messages (PS3.15 A.5) over TLS (RFC 5425).
+
+    `identity` sends real patient and study identifiers in place of pseudonyms. `on_failure`: whether images are refused
+    once the oldest entry that it has not taken is older than `refuse_after_seconds`.
+    """
+
+    host: str
+    port: Port = 6514
+    identity: bool = False
+    timeout_seconds: Seconds = 10.0
+    on_failure: Literal["spool", "refuse"] = "spool"
+    refuse_after_seconds: Seconds = 3600.0
+
+
 class AuditSettings(_Section):
-    """How often the trail is sealed by a signed checkpoint."""
+    """How often the trail is sealed by a signed checkpoint and anchored, and how long it is kept (0: for ever).
+
+    Six years (45 CFR 164.316(b)(2)) are 2192 days at most, two of their Februaries having 29.
+    """
 
     checkpoint_seconds: Seconds = 1.0
+    retention_days: int = Field(default=2192, ge=0)
+    anchor: tuple[str, ...] = ()
+    anchor_seconds: Seconds = 60.0
+    syslog: SyslogSettings | None = None
+
+    @model_validator(mode="after")
+    def _syslog_is_there(self) -> AuditSettings:
+        if "syslog" in self.anchor and self.syslog is None:
+            raise ValueError('"syslog" is an anchor, but there is no audit.syslog')
+        return self
+
+
+class DetectionSettings(_Section):
+    """What in the trail is out of the ordinary, and alerted (0, no hours: not watched); see `radnode.audit.detection`.
+
+    `hours` are those in which people read, by the clock of the machine, such as "07:00-19:00", on every day.
+    """
+
+    refusals: int = Field(default=20, ge=0)
+    refusals_seconds: Seconds = 600.0
+    images_per_hour: int = Field(default=20_000, ge=0)
+    patients_per_hour: int = Field(default=100, ge=0)
+    hours: str = Field(default="", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
+    certificate_days: int = Field(default=30, ge=0)
+    quiet_seconds: Seconds = 3600.0
+
+    def is_working(self, moment: datetime) -> bool:
+        """Say whether a local moment is within `hours`, which may reach over midnight."""
+        if not self.hours:
+            return True
+        begin, end = (time.fromisoformat(part) for part in self.hours.split("-"))
+        now = moment.time()
+        return begin <= now < end if begin <= end else now >= begin or now < end
 
 
 class DetectSettings(_Section):
@@ -225,9 +279,10 @@ class CompletionSettings(_Section):
 
 
 class ReportSettings(_Section):
-    """What every report carries in its header."""
+    """What every report carries in its header, and which secondary objects go with it (`radnode.report.secondary`)."""
 
     content_qualification: Literal["RESEARCH", "PRODUCT", "SERVICE"] = "RESEARCH"
+    secondary: tuple[SecondaryKind, ...] = ("sc",)
 
 
 class DeliverSettings(_Section):
@@ -265,6 +320,7 @@ class Settings(BaseSettings):
     keys: KeysSettings = KeysSettings()
     access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
+    detection: DetectionSettings = DetectionSettings()
     detect: DetectSettings = DetectSettings()
     completion: CompletionSettings = CompletionSettings()
     report: ReportSettings = ReportSettings()
@@ -307,86 +363,3 @@ class Settings(BaseSettings):
     def destination(self, name: str) -> DestinationSettings | None:
         """Return the destination of that name, or None."""
         return next((item for item in self.destinations if item.name == name), None)
-
-
-def find_config(explicit: Path | None) -> Path:
-    """Return the configuration file to use: `-c`, `$RADNODE_CONFIG`, `./radnode.toml`, `var/radnode.toml`.
-
-    Raises:
-        ConfigError: none of them exists.
-    """
-    named = explicit or (Path(os.environ["RADNODE_CONFIG"]) if os.environ.get("RADNODE_CONFIG") else None)
-    if named is not None:
-        if not named.is_file():
-            raise ConfigError(f"There is no configuration file {named}; make one with `radnode init`.")
-        return named
-    for candidate in (Path("radnode.toml"), Path("var/radnode.toml")):
-        if candidate.is_file():
-            return candidate
-    raise ConfigError("No radnode.toml here or in var/; make one with `radnode init`, or name one with -c.")
-
-
-def load_settings(path: Path) -> Settings:
-    """Read one TOML file and the environment.
-
-    Raises:
-        ConfigError: the file is not TOML, has an unknown key, or a value out of range.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {type(error).__name__}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-    _check_environment()
-    try:
-        settings = Settings(**document)
-    except SettingsError as error:
-        raise ConfigError("A RADNODE_ variable that stands for a whole section or list must be JSON.") from error
-    except ValidationError as error:
-        raise ConfigError(f"{_origin(error, path)}: {_explain(error)}") from error
-    return settings.model_copy(update={"data_dir": (path.resolve().parent / settings.data_dir).resolve()})
-
-
-def _check_environment() -> None:
-    """Refuse a RADNODE_SECTION__KEY whose section is none; of the keys in a section the model takes care."""
-    for name in os.environ:
-        prefix, _, rest = name.upper().partition("_")
-        section, override, _ = rest.lower().partition("__")
-        if prefix == "RADNODE" and override and section not in Settings.model_fields:
-            raise ConfigError(f"{name}: unknown key {section!r}{_nearest((section,))}")
-
-
-def _origin(error: ValidationError, path: Path) -> str:
-    """Return where the first thing that is wrong stands: the variable that overrides the file, or the file."""
-    variable = "RADNODE_" + "__".join(str(part) for part in error.errors()[0]["loc"]).upper()
-    return next((name for name in os.environ if name.upper() == variable), str(path))
-
-
-def _explain(error: ValidationError) -> str:
-    """Return one sentence for the first thing that is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{_nearest(first['loc'])}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where or 'configuration'}: {message}."
-
-
-def _nearest(location: tuple[int | str, ...]) -> str:
-    """End a sentence with the valid key nearest to the unknown one at `location`."""
-    fields: Any = Settings.model_fields
-    for part in location[:-1]:
-        if isinstance(part, str) and part in fields:
-            fields = _fields_of(fields[part].annotation)
-    close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.0)
-    return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])!r}?" if close else "."
-
-
-def _fields_of(annotation: Any) -> dict[str, Any]:
-    """Return the fields of a section, or of the items of a list of sections."""
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return dict(candidate.model_fields)
-    return {}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import radnode
-from radnode import repair
+from radnode import changes, repair
 from radnode.audit import events
 from radnode.errors import ConfigError, RadnodeError
 from radnode.listening import Endpoints
@@ -75,7 +75,7 @@ class Supervisor:
             ConfigError: another supervisor runs one of these roles on the same data folder, a rule cannot be used, or
                 a port is taken.
         """
-        _ = self._node.rules  # broken ones stop the node before it promises to follow them
+        self._leave_out_worker()
         self._lock_roles()
         if "intake" in self._roles:
             self._endpoints = Endpoints.bind(self._node.settings.node, len(self._seats["intake"]))
@@ -83,12 +83,23 @@ class Supervisor:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
         self._node.record(events.NODE_STARTED, self._node.actor(), version=radnode.__version__, pid=os.getpid())
+        changes.note(self._node)
         for role in reversed(self._roles):
             for seat in self._seats[role]:
                 self._start(seat)
         code = self._watch()
         self._drain(BRIEF_SECONDS if code else self._node.settings.node.drain_seconds + GRACE_SECONDS)
         return code
+
+    def _leave_out_worker(self) -> None:
+        """Start no worker where nothing is to be analysed; broken rules stop the node before it promises anything.
+
+        Raises:
+            ConfigError: a rule cannot be used.
+        """
+        if "worker" in self._roles and not self._node.has_analyses():
+            self._roles.remove("worker")
+            self._log.info("role_not_needed", rule="worker", message="No rule names a detector.")
 
     def _count(self, role: str) -> int:
         return self._node.settings.network.processes if role == "intake" else 1

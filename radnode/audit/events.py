@@ -80,6 +80,7 @@ RECORDING_STOPPED: Final = Event(_ALERT, "recording_stopped", Action.EXECUTE, _R
 PEER_REFUSED: Final = Event(_ALERT, "peer_refused", Action.EXECUTE, _NODE_AUTHENTICATION, AuditOutcome.MINOR)
 # PS3.15 A.5.3.7: C the receiver did not hold it, R it held the same, U it held it otherwise
 IMAGE_RECEIVED: Final = Event(_TRANSFERRED, "image_received", Action.CREATE)
+IMAGE_REFUSED: Final = Event(_TRANSFERRED, "image_refused", Action.CREATE, outcome=AuditOutcome.MINOR)
 IMAGE_ANALYSED: Final = Event(_ACCESSED, "image_analysed", Action.READ)
 REPORT_CREATED: Final = Event(_TRANSFERRED, "report_created", Action.CREATE)
 REPORT_SENT: Final = Event(_TRANSFERRED, "report_sent", Action.CREATE)
@@ -92,6 +93,7 @@ COMMITMENT_REPORTED: Final = Event(_ACCESSED, "commitment_reported", Action.READ
 RESULT_READ: Final = Event(_ACCESSED, "result_read", Action.READ)
 RESULT_EXPORTED: Final = Event(_EXPORT, "result_exported", Action.READ)
 TRAIL_READ: Final = Event(_LOG_USED, "trail_read", Action.READ)
+TRAIL_PURGED: Final = Event(_ALERT, "trail_purged", Action.EXECUTE, _RESTRICTED_FUNCTION)
 STUDY_PURGED: Final = Event(_DELETED, "study_purged", Action.DELETE)
 KEY_CHANGED: Final = Event(_ALERT, "key_changed", Action.EXECUTE, _SECURITY_CONFIGURATION)
 CONFIG_CHANGED: Final = Event(_ALERT, "config_changed", Action.EXECUTE, _SECURITY_CONFIGURATION)
@@ -114,17 +116,18 @@ DETAIL_KEYS: Final = frozenset(
         "bytes",
         # what an operator did: added, activated, rolled_back, retried, discarded, paused, resumed, rotated, rewrapping,
         # rewrapped, retired, copy_forgotten;
-        "change",  # what the node did: refusing_images, accepting_images
+        "change",  # what the node did: refusing_images, accepting_images; of a file: unusable
         "command",
         "count",
         "destination",
         "commitment",  # pseudonym of a storage commitment
         "digest",  # SHA-256, hex
         "failed",  # how many instances a storage commitment does not hold for
-        "first",  # first and last: the range of trail entries that was read
+        "first",  # first and last: the range of trail entries that was read, or purged
         "format",
         "job",
         "job_kind",
+        "object",  # which secondary object of a result: kind and number
         "key",  # identifier of a key, never the key
         "last",
         "outcome",  # of an analysis (model.Outcome)

@@ -12,10 +12,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,15 +37,18 @@ audit_entries = Table(
 
 _INSERT = Prepared(insert(audit_entries), ["entry"])
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-_BOUND_TO = b"radnode audit identity v1\n"
+_BOUND_TO = b"radnode audit identity v2\n"
+_DERIVED_FOR = b"radnode audit patient v1\n"
+_REMEMBERED = 1024  # keys of patients
 _NONCE = 12  # bytes, NIST SP 800-38D section 8.2.2
 
 
 class AuditLog:
-    """Writes audit records; `key` (32 bytes) seals the identities in them."""
+    """Writes audit records; from `key` (32 bytes) come the keys that seal the identities in them, one a patient."""
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = _cipher(key)
+        patient_key(key, None)
+        self._key = key
 
     def record(self, connection: Connection, record: AuditRecord) -> int:
         """Insert one record into the open transaction of `connection` and return its number.
@@ -85,7 +91,8 @@ class AuditLog:
     def _seal(self, identity: Mapping[str, str], entry: dict[str, Any]) -> str:
         """Encrypt the identity, bound to every other field of the entry; base64 of nonce and ciphertext."""
         nonce = os.urandom(_NONCE)
-        sealed = self._cipher.encrypt(nonce, _json(dict(identity)).encode(), _BOUND_TO + _json(entry).encode())
+        cipher = _cipher(self._key, entry["patient"])
+        sealed = cipher.encrypt(nonce, _json(dict(identity)).encode(), _BOUND_TO + _json(entry).encode())
         return base64.b64encode(nonce + sealed).decode()
 
 
@@ -119,18 +126,28 @@ def open_sealed(entry: Mapping[str, Any], key: bytes) -> dict[str, str] | None:
     bound = {name: value for name, value in entry.items() if name not in ("seq", "prev")} | {"sealed": None}
     try:
         blob = base64.b64decode(entry["sealed"], validate=True)
-        plain = _cipher(key).decrypt(blob[:_NONCE], blob[_NONCE:], _BOUND_TO + _json(bound).encode())
+        cipher = _cipher(key, entry["patient"])
+        plain = cipher.decrypt(blob[:_NONCE], blob[_NONCE:], _BOUND_TO + _json(bound).encode())
     except (InvalidTag, binascii.Error, ValueError):
         raise AuditError("The identity does not open: another audit key, or a changed entry.") from None
     identity: dict[str, str] = json.loads(plain)
     return identity
 
 
-def _cipher(key: bytes) -> AESGCM:
-    """Return AES-256-GCM under `key`. Raises AuditError when it has not 32 bytes."""
+def patient_key(key: bytes, patient: str | None) -> bytes:
+    """Return the key (32 bytes) of the entries about one pseudonym, or about nobody: it opens no others.
+
+    Raises AuditError when `key` has not 32 bytes.
+    """
     if len(key) != 32:
         raise AuditError("The audit key must have 32 bytes.")
-    return AESGCM(key)
+    return HKDF(SHA256(), 32, None, _DERIVED_FOR + (patient or "").encode()).derive(key)
+
+
+@lru_cache(_REMEMBERED)
+def _cipher(key: bytes, patient: str | None) -> AESGCM:
+    """Return AES-256-GCM under the key of one patient."""
+    return AESGCM(patient_key(key, patient))
 
 
 def _entry(record: AuditRecord) -> dict[str, Any]:

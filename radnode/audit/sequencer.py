@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -23,11 +25,11 @@ from radnode.audit.checkpoint import Checkpoint, Signer
 from radnode.audit.files import FILE_MODE, AppendFile, private_folder, segment_name, segments
 from radnode.audit.log import audit_entries, line_of
 from radnode.audit.notes import Notes
+from radnode.audit.retention import FIRST_PREV, clear, read_stub
 from radnode.audit.tree import Tree, leaf_hash
 from radnode.errors import AuditError
 from radnode.failpoints import reach
 
-FIRST_PREV = "0" * 64
 SEGMENT_BYTES = 64 * 1024 * 1024
 BATCH_ROWS = 1000
 IDLE_SECONDS = 0.05  # between two looks for new rows
@@ -39,6 +41,7 @@ _NEXT = (
     .order_by(audit_entries.c.seq)
     .limit(BATCH_ROWS)
 )
+_DAY = re.compile(r'"timestamp":"(\d{4}-\d\d-\d\d)T')
 _ADVICE = "run radnode audit verify"
 
 
@@ -72,6 +75,8 @@ class Sequencer:
         self._tree = Tree()
         self._prev = self._before = FIRST_PREV
         self._signed = 0
+        self.newest: Checkpoint | None = None  # signed last
+        self._day = ""  # of the last entry, UTC
 
     @property
     def size(self) -> int:
@@ -107,7 +112,8 @@ class Sequencer:
         lines: list[bytes] = []
         leaves: list[bytes] = []
         prev = before = self._prev
-        for seq, entry in self._pending():
+        rows = self._pending()
+        for seq, entry in rows:
             if seq != self._tree.size + len(lines) + 1:
                 raise AuditError(f"Audit row {self._tree.size + len(lines) + 1} is missing; {_ADVICE}.")
             before = prev
@@ -116,11 +122,12 @@ class Sequencer:
             lines.append(line + b"\n")
             prev = leaves[-1].hex()
         if lines:
-            self._open_segment().append(b"".join(lines))
+            self._open_segment(_day(rows[0][1])).append(b"".join(lines))
             reach("trail-appended")
             for leaf in leaves:
                 self._tree.append(leaf)
             self._prev, self._before = prev, before
+            self._day = max(self._day, _day(rows[-1][1]))
         return len(lines)
 
     def checkpoint(self) -> Checkpoint | None:
@@ -131,12 +138,12 @@ class Sequencer:
             checkpoint = self._notes.append(self._tree.size, self._tree.root(), self._before)
         except OSError as error:
             raise AuditError(f"The checkpoint could not be written: {error.strerror}.") from None
-        self._signed = checkpoint.size
+        self._signed, self.newest = checkpoint.size, checkpoint
         reach("trail-signed")
         return checkpoint
 
-    def run(self, stop: threading.Event) -> None:
-        """Append and sign until `stop` is set.
+    def run(self, stop: threading.Event, look: Callable[[], None] = lambda: None) -> None:
+        """Append and sign until `stop` is set; `look` is called as often as it is time to sign.
 
         Nobody rings: each batch costs the disk the same, which intake needs, so rows gather for `IDLE_SECONDS` and
         share the next one.
@@ -148,17 +155,22 @@ class Sequencer:
             if time.monotonic() >= due or not self._signed:
                 self.checkpoint()
                 due = time.monotonic() + self._checkpoint_seconds
+                look()
             if copied < BATCH_ROWS:
                 stop.wait(pause)
 
     def close(self) -> None:
         """Append what is left, sign a last checkpoint, and give up the lock."""
         try:
-            while self.step():
-                pass
-            self.checkpoint()
+            self.finish()
         finally:
             self.release()
+
+    def finish(self) -> None:
+        """Append what is left, and sign a last checkpoint."""
+        while self.step():
+            pass
+        self.checkpoint()
 
     def release(self) -> None:
         """Give up the lock as a crash would: without appending or signing anything."""
@@ -191,9 +203,10 @@ class Sequencer:
         except SQLAlchemyError:
             raise AuditError("The audit rows cannot be read; look at the database.") from None
 
-    def _open_segment(self) -> AppendFile:
-        """Return the segment to append to, a new one when the last is full."""
-        if self._segment is None or self._segment.length >= self._segment_bytes:
+    def _open_segment(self, day: str) -> AppendFile:
+        """Return the segment to append to, a new one when the last is full or of an earlier day."""
+        is_over = self._day and day > self._day
+        if self._segment is None or self._segment.length >= self._segment_bytes or (is_over and self._segment.length):
             if self._segment is not None:
                 self._segment.close()
                 self._segment = None
@@ -205,9 +218,11 @@ class Sequencer:
 
     def _recover(self) -> None:
         """Read the whole trail, check it against the newest checkpoint and the database, drop a torn last line."""
-        self._tree, self._prev, self._before = Tree(), FIRST_PREV, FIRST_PREV
+        stub = read_stub(self._folder, self._signer.verifier)
+        clear(self._engine, self._folder, stub)
+        self._tree, self._prev, self._before = stub.tree(), stub.last, FIRST_PREV
         self._notes = Notes(self._folder / "checkpoints", self._signer)
-        newest = self._notes.newest()
+        newest = self.newest = self._notes.newest()
         self._signed = newest.size if newest else 0
         parts = segments(self._folder)
         whole = last = b""
@@ -222,6 +237,7 @@ class Sequencer:
         if newest and self._tree.size < newest.size:
             raise AuditError(f"The audit trail ends before what its newest checkpoint signed; {_ADVICE}.")
         self._compare(last)
+        self._day = _day(last.decode("ascii", "replace"))
         if parts:
             self._segment = AppendFile(parts[-1][1])
             if self._segment.length > len(whole):
@@ -251,3 +267,9 @@ class Sequencer:
             raise AuditError(f"The database holds fewer audit rows than the trail; {_ADVICE}.")
         if self._tree.size and line_of(self._tree.size, entry or "", self._before) != last:
             raise AuditError(f"Audit row {self._tree.size} differs from the trail; {_ADVICE}.")
+
+
+def _day(entry: str) -> str:
+    """Return the UTC day of an entry, YYYY-MM-DD; the empty text where it has none."""
+    found = _DAY.search(entry)
+    return found[1] if found else ""

@@ -6,6 +6,7 @@ costs two hashes on average and memory grows with log2(n).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 EMPTY_ROOT = sha256(b"").digest()  # RFC 6962 section 2.1: the hash of an empty list
@@ -22,11 +23,19 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Tree:
-    """The Merkle tree over everything appended so far; `size` is the number of leaves."""
+    """The Merkle tree over everything appended so far; `size` is the number of leaves.
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._peaks: list[bytes] = []  # roots of the complete subtrees, largest first
+    One that goes on where another ended is made of its size and the roots of its complete subtrees, largest first.
+    """
+
+    def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
+        self.size = size
+        self._peaks = list(peaks)
+
+    @property
+    def peaks(self) -> tuple[bytes, ...]:
+        """The roots (32 bytes) of the complete subtrees, largest first, one for each bit of `size`."""
+        return tuple(self._peaks)
 
     def append(self, leaf: bytes) -> None:
         """Append one leaf, given as its leaf hash."""

@@ -1,5 +1,5 @@
 """The independent verifier of the audit trail: shares no code with the writer, and is one file that can be
-copied to another machine: `python verify.py FOLDER PUBLIC_KEY [DATABASE]`.
+copied to another machine: `python verify.py FOLDER PUBLIC_KEY [DATABASE] [--anchor=FOLDER]...`.
 
 It needs the files, the public key, and nothing else; a database, where given, is compared with them row by
 row. The format is that of docs/audit-trail.md. Every entry is held to three things:
@@ -19,7 +19,7 @@ import re
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -37,7 +37,8 @@ class Verification:
     """What was found in the first `entries` lines, of which checkpoints cover the first `signed`.
 
     `first_bad` is the number of the first entry that is not what it was (None: none, or the fault is in a
-    checkpoint); `problem` says what is wrong and where; `pending` rows are not yet in the files.
+    checkpoint); `problem` says what is wrong and where; `pending` rows are not yet in the files. The first `purged`
+    entries are past their retention: a signed stub stands for them.
     """
 
     ok: bool
@@ -47,16 +48,58 @@ class Verification:
     first_bad: int | None = None
     problem: str = ""
     pending: int = 0
+    purged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """One checkpoint whose signature holds: `size` entries have `root`; `prev` is that of the last of them."""
+    """One checkpoint whose signature holds: `size` entries have `root`; `prev` is that of the last of them.
+
+    A stub, which stands for purged entries, also has their `last` leaf hash (hex) and the `peaks` of their tree.
+    """
 
     size: int
     root: bytes
     prev: bytes | None
     where: str
+    last: bytes | None = None
+    peaks: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stub:
+    """Where the trail begins: behind `size` purged entries with these subtree roots; `last` is the next `prev`."""
+
+    size: int = 0
+    peaks: tuple[bytes, ...] = ()
+    last: bytes = _GENESIS
+
+
+class _Files:
+    """The segments of a trail that begins behind a stub; their lines, and where each entry stands."""
+
+    def __init__(self, folder: Path, stub: _Stub) -> None:
+        matches = ((_SEGMENT.fullmatch(path.name), path) for path in folder.iterdir())
+        parts = sorted((int(match[1]), path) for match, path in matches if match)
+        self.parts = [part for part in parts if part[0] > stub.size]  # a crash may have left what was purged
+        self.stub = stub
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield every line of every segment with its newline."""
+        for _, path in self.parts:
+            with path.open("rb", buffering=1 << 20) as stream:
+                yield from stream
+
+    def place(self, seq: int) -> str:
+        """Return `file:line` of the line where entry `seq` should be."""
+        position = seq - self.stub.size
+        for _, path in self.parts:
+            with path.open("rb") as stream:
+                count = sum(1 for _ in stream)
+            if position <= count:
+                return f"{path.name}:{position}"
+            position -= count
+        return "the end of the trail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +111,24 @@ class _Fault:
     problem: str
 
 
-def verify(folder: Path, public_key_path: Path, database: Path | None = None) -> Verification:
+def verify(
+    folder: Path, public_key_path: Path, database: Path | None = None, anchors: Sequence[Path] = ()
+) -> Verification:
     """Check the trail in `folder` against the verifier key in the file `public_key_path`.
 
-    `database` is the node's SQLite file, opened read-only. Nothing is written and nothing raised for a broken
-    trail; OSError when a file cannot be read, ValueError when the key is none, sqlite3.Error when the database
-    is none.
+    `database` is the node's SQLite file, opened read-only; `anchors` are folders with more checkpoints. Nothing is
+    written and nothing raised for a broken trail; OSError when a file cannot be read, ValueError when the key is none,
+    sqlite3.Error when the database is none.
     """
     name, public = _public_key(public_key_path.read_text(encoding="utf-8"))
-    signed, forged = _checkpoints(folder / "checkpoints", name, public)
-    if not signed and forged is None and _segments(folder):
+    stub, bad_stub = _read_stub(folder / "purged.note", name, public)
+    files = _Files(folder, stub)
+    drawers = (folder / "checkpoints", *anchors)
+    signed, forged = _checkpoints(drawers, name, public)
+    if not signed and forged is None and files.parts and not stub.size:
         time.sleep(_SETTLE_SECONDS)
-        signed, forged = _checkpoints(folder / "checkpoints", name, public)
-    segments = _segments(folder)
-    walk = _Walk(segments, {note.size: note for note in signed})
+        signed, forged = _checkpoints(drawers, name, public)
+    walk = _Walk(files, {note.size: note for note in signed})
     fault = walk.run()
     if fault is None and signed and signed[-1].size > walk.entries:
         first, last = walk.entries + 1, signed[-1].size
@@ -90,33 +137,32 @@ def verify(folder: Path, public_key_path: Path, database: Path | None = None) ->
     pending = 0
     if database is not None:
         limit = walk.entries if fault is None else (fault.last or walk.entries)
-        differing, pending = _compare(segments, database, limit, complete=fault is None)
+        differing, pending = _compare(files, database, limit, complete=fault is None)
         fault = _narrow(fault, differing)
-    if walk.entries and not signed:
+    if walk.entries and not (signed or stub.size):
         forged = forged or _Fault(None, None, "No checkpoint covers the trail, so nothing proves it.")
-    fault = fault or forged
-    result = Verification(fault is None, walk.entries, len(signed), walk.trusted, pending=pending)
+    fault = fault or bad_stub or forged
+    result = Verification(fault is None, walk.entries, len(signed), walk.trusted, pending=pending, purged=stub.size)
     return result if fault is None else replace(result, first_bad=fault.first, problem=fault.problem)
 
 
 class _Walk:
     """One pass over all lines. `entries` were read before the end or a fault; a right root covers `trusted`."""
 
-    def __init__(self, segments: list[tuple[int, Path]], signed: dict[int, _Signed]) -> None:
-        self._segments = segments
+    def __init__(self, files: _Files, signed: dict[int, _Signed]) -> None:
+        self._files = files
         self._signed = signed
-        self.entries = 0
-        self.trusted = 0
+        self.entries = self.trusted = files.stub.size
 
     def run(self) -> _Fault | None:
         """Read to the end or to the first fault."""
-        lines = _lines(self._segments)
-        sizes = iter(sorted(size for size in self._signed if size > 0))
+        stub, lines = self._files.stub, self._files.lines()
+        sizes = iter(sorted(size for size in self._signed if size > stub.size))
         stop = next(sizes, 0)
-        peaks: list[bytes] = []
-        previous, before, seq = _GENESIS, b"", 0
+        peaks = list(stub.peaks)
+        previous, before, seq = stub.last, b"", stub.size
         leaf_prefix = sha256(b"\x00")
-        for seq, raw in enumerate(lines, start=1):
+        for seq, raw in enumerate(lines, start=stub.size + 1):
             line = raw[:-1]
             if not (raw.startswith(b'{"seq":%d,' % seq) and raw.endswith(b',"prev":"' + previous + b'"}\n')):
                 after = next(lines, b"")[:-1]
@@ -143,8 +189,8 @@ class _Walk:
 
     def _misnamed(self) -> _Fault | None:
         """Say which segment does not begin with the entry its name promises; all lines are in order here."""
-        seq = 1
-        for first, path in self._segments:
+        seq = self._files.stub.size + 1
+        for first, path in self._files.parts:
             if first != seq:
                 return _Fault(seq, seq, f"Segment {path.name} begins with entry {seq}: it was renamed.")
             with path.open("rb") as stream:
@@ -154,10 +200,10 @@ class _Walk:
     def _misplaced(self, seq: int, raw: bytes, before: bytes, after: bytes) -> _Fault | None:
         """Describe a line that is not entry `seq`; None when a running node was just writing it."""
         self.entries = seq - 1
-        where = _place(self._segments, seq)
+        where = self._files.place(seq)
         if raw[-1:] != b"\n" and seq > max(self._signed, default=0):
             time.sleep(_SETTLE_SECONDS)
-            again = next(itertools.islice(_lines(self._segments), seq - 1, seq), b"")
+            again = next(itertools.islice(self._files.lines(), seq - 1 - self._files.stub.size, None), b"")
             if again.startswith(raw) and again.endswith(b"\n"):
                 return None
         if raw[-1:] != b"\n":
@@ -167,7 +213,7 @@ class _Walk:
             return _Fault(seq, seq, f"Entry {seq} at {where} is not an entry of the trail: it was changed or put in.")
         found, line = int(match[1]), raw[:-1]
         if found == seq - 1 and line != before and _leaf(line) == after[-66:-2]:
-            where = _place(self._segments, found)
+            where = self._files.place(found)
             return _Fault(found, seq, f"Entry {found} at {where} was put in: the true one stands behind it.")
         return _Fault(seq, seq, f"Entry {seq} is not in its place: {where} holds an entry numbered {found}.")
 
@@ -188,18 +234,18 @@ class _Walk:
             bad = seq
         else:
             bad = seq - 1
-        bad = max(bad, 1)
-        where = _place(self._segments, bad)
+        bad = max(bad, self._files.stub.size + 1)
+        where = self._files.place(bad)
         return _Fault(bad, seq, f"Entry {bad} at {where} was changed: it is not what its neighbours say it was.")
 
     def _wrong_root(self, size: int, line: bytes) -> _Fault:
         """Say which entries a checkpoint disowns, though every link between them holds."""
         note = self._signed[size]
         if note.prev == line[-66:-2] or self.trusted == size - 1:
-            where = _place(self._segments, size)
+            where = self._files.place(size)
             return _Fault(size, size, f"Entry {size} at {where} was changed: it is not what {note.where} signed.")
         first = self.trusted + 1
-        where = _place(self._segments, first)
+        where = self._files.place(first)
         text = (
             f"Entries {first} (at {where}) to {size} were rewritten from some point on: not what {note.where} signed."
         )
@@ -218,9 +264,7 @@ def _narrow(fault: _Fault | None, differing: tuple[int, str] | None) -> _Fault |
     return fault
 
 
-def _compare(
-    segments: list[tuple[int, Path]], database: Path, limit: int, *, complete: bool
-) -> tuple[tuple[int, str] | None, int]:
+def _compare(files: _Files, database: Path, limit: int, *, complete: bool) -> tuple[tuple[int, str] | None, int]:
     """Compare the first `limit` lines with the rows of the database.
 
     Returns the first row that differs, with a sentence, and how many rows wait behind the end of a `complete`
@@ -228,15 +272,17 @@ def _compare(
     """
     connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
     try:
-        rows = iter(connection.execute("SELECT seq, entry FROM audit_entries ORDER BY seq"))
-        for seq, raw in enumerate(itertools.islice(_lines(segments), limit), start=1):
+        purged = files.stub.size
+        query = "SELECT seq, entry FROM audit_entries WHERE seq > ? ORDER BY seq"
+        rows = iter(connection.execute(query, (purged,)))
+        for seq, raw in enumerate(itertools.islice(files.lines(), limit - purged), start=purged + 1):
             number, entry = next(rows, (0, ""))
             if number != seq:
-                where = _place(segments, seq)
+                where = files.place(seq)
                 return (seq, f"Entry {seq} at {where} is missing from the database."), 0
             body = b'{"seq":%d,%s,"prev":"' % (seq, str(entry)[1:-1].encode())
             if raw[:-67] != body:
-                where = _place(segments, seq)
+                where = files.place(seq)
                 return (seq, f"Entry {seq} at {where} differs from its row in the database."), 0
         pending = sum(1 for _ in rows) if complete else 0
     finally:
@@ -244,16 +290,17 @@ def _compare(
     return None, pending
 
 
-def _checkpoints(folder: Path, name: str, public: Ed25519PublicKey) -> tuple[list[_Signed], _Fault | None]:
+def _checkpoints(folders: Sequence[Path], name: str, public: Ed25519PublicKey) -> tuple[list[_Signed], _Fault | None]:
     """Return the checkpoints whose signature holds, by size, and the first one that is forged or contradicts."""
     signed: dict[int, _Signed] = {}
-    forged: _Fault | None = None
-    for path in sorted(folder.glob("*.notes")) if folder.is_dir() else []:
+    missing = [folder for folder in folders[1:] if not folder.is_dir()]
+    forged = _Fault(None, None, f"The anchor {missing[0]} is not there.") if missing else None
+    for path in [path for folder in folders for path in sorted(folder.glob("*.notes"))]:
         blocks = path.read_bytes().split(b"\n\n")
         whole = (len(blocks) - 1) // 2 * 2  # a last note without its empty line is one that a crash has torn
         size = 0
         for number in range(0, whole, 2):
-            where = f"checkpoint {number // 2 + 1} of {path.name}"
+            where = f"checkpoint {number // 2 + 1} of {path.name if path.parent == folders[0] else path}"
             note = _open_note(blocks[number], blocks[number + 1], name, public, where)
             if note is None:
                 forged = forged or _Fault(None, None, f"The signature of {where} does not hold: it is forged.")
@@ -268,18 +315,31 @@ def _checkpoints(folder: Path, name: str, public: Ed25519PublicKey) -> tuple[lis
 
 def _open_note(body: bytes, signatures: bytes, name: str, public: Ed25519PublicKey, where: str) -> _Signed | None:
     """Return the checkpoint in one note, None when it is malformed or not signed by `public`."""
-    text = body + b"\n"
     key = sha256(name.encode() + b"\n\x01" + public.public_bytes_raw()).digest()[:4]
     try:
         origin, size, root, *extension = body.decode().split("\n")
         lines = [line.split(" ") for line in signatures.decode().split("\n")]
         blobs = [base64.b64decode(line[2], validate=True) for line in lines if line[:2] == ["—", name]]
-        public.verify(next(blob[4:] for blob in blobs if blob[:4] == key), text)
+        public.verify(next(blob[4:] for blob in blobs if blob[:4] == key), body + b"\n")
         digest = base64.b64decode(root, validate=True)
-        prev = next((line[5:].encode() for line in extension if line.startswith("prev ")), None)
-        return _Signed(int(size), digest, prev, where) if origin == name else None
+        named = [line.encode().partition(b" ") for line in extension]
+        prev = next((value for word, _, value in named if word == b"prev"), None)
+        last = next((value for word, _, value in named if word == b"last"), None)
+        peaks = tuple(bytes.fromhex(value.decode()) for word, _, value in named if word == b"peak")
+        return _Signed(int(size), digest, prev, where, last, peaks) if origin == name else None
     except (ValueError, IndexError, StopIteration, InvalidSignature):
         return None
+
+
+def _read_stub(path: Path, name: str, public: Ed25519PublicKey) -> tuple[_Stub, _Fault | None]:
+    """Return what stands for purged entries; nothing where there is no stub, and a fault where it is not signed."""
+    if not path.exists():
+        return _Stub(), None
+    body, _, signatures = path.read_bytes().rstrip(b"\n").partition(b"\n\n")
+    note = _open_note(body, signatures, name, public, path.name)
+    if note is None or note.last is None or not note.peaks or _root(list(note.peaks)) != note.root:
+        return _Stub(), _Fault(None, None, f"The signature of {path.name} does not hold: it is forged.")
+    return _Stub(note.size, note.peaks, note.last), None
 
 
 def _public_key(text: str) -> tuple[str, Ed25519PublicKey]:
@@ -293,30 +353,6 @@ def _public_key(text: str) -> tuple[str, Ed25519PublicKey]:
     if len(material) != 33 or material[0] != 1 or ident != sha256(name.encode() + b"\n" + material).hexdigest()[:8]:
         raise ValueError("The file does not hold the public key of an audit trail.")
     return name, Ed25519PublicKey.from_public_bytes(material[1:])
-
-
-def _segments(folder: Path) -> list[tuple[int, Path]]:
-    """Return the segments by the number in their names, which is that of their first entry."""
-    matches = ((_SEGMENT.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in matches if match)
-
-
-def _lines(segments: list[tuple[int, Path]]) -> Iterator[bytes]:
-    """Yield every line of every segment with its newline."""
-    for _, path in segments:
-        with path.open("rb", buffering=1 << 20) as stream:
-            yield from stream
-
-
-def _place(segments: list[tuple[int, Path]], position: int) -> str:
-    """Return `file:line` of the line at `position` (1-based over all segments)."""
-    for _, path in segments:
-        with path.open("rb") as stream:
-            count = sum(1 for _ in stream)
-        if position <= count:
-            return f"{path.name}:{position}"
-        position -= count
-    return "the end of the trail"
 
 
 def _has_prev(line: bytes) -> bool:
@@ -347,10 +383,12 @@ def _is_json(line: bytes) -> bool:
 
 def _main(arguments: list[str]) -> int:
     """Verify what the command line names; 0 when it holds, 1 when not, 2 when it was not asked rightly."""
-    if len(arguments) not in (2, 3):
-        print("usage: verify.py FOLDER PUBLIC_KEY [DATABASE]", file=sys.stderr)
+    anchors = [Path(word[9:]) for word in arguments if word.startswith("--anchor=")]
+    paths = [Path(word) for word in arguments if not word.startswith("--anchor=")]
+    if len(paths) not in (2, 3):
+        print("usage: verify.py FOLDER PUBLIC_KEY [DATABASE] [--anchor=FOLDER]...", file=sys.stderr)
         return 2
-    result = verify(*map(Path, arguments))
+    result = verify(paths[0], paths[1], paths[2] if paths[2:] else None, anchors)
     print(f"{result.entries} entries, {result.checkpoints} checkpoints over {result.signed}, {result.pending} pending.")
     print("The trail holds." if result.ok else result.problem)
     return 0 if result.ok else 1

@@ -1,10 +1,11 @@
-"""audit tail, show, verify."""
+"""audit tail, show, verify; `report` is in `audit_report`."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import click
 
 from radnode.audit import events, read
+from radnode.audit.anchors import SYSLOG, anchor_of
 from radnode.audit.log import open_sealed
+from radnode.cli.audit_report import report
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
+from radnode.configuration import find_config, load_settings
 from radnode.errors import ConfigError
-from radnode.settings import find_config, load_settings
 from radnode.storage.keys import read_key
 
 FOLLOW_SECONDS = 0.5
@@ -25,6 +28,9 @@ FOLLOW_SECONDS = 0.5
 @click.group()
 def audit() -> None:
     """The tamper-evident trail of who did what to whose data."""
+
+
+audit.add_command(report)
 
 
 @audit.command()
@@ -83,7 +89,7 @@ def show(seq: int, config: Path | None, identity: bool) -> None:
 def verify(config: Path | None, as_json: bool) -> None:
     """Check every entry against the signed checkpoints; exit 1 and name the first that was touched.
 
-    Reads the files, the public key and the database, and shares no code with what wrote them.
+    Reads the files, the public key, the database and the anchors, and shares no code with what wrote them.
     """
     from radnode.audit import verify as verifier  # noqa: PLC0415
 
@@ -92,14 +98,20 @@ def verify(config: Path | None, as_json: bool) -> None:
     public_key = settings.path(settings.keys.directory) / "audit-sign.pub"
     database = settings.data_dir / "node.db"
     try:
-        found = verifier.verify(folder, public_key, database if database.exists() else None)
+        with ExitStack() as stack:
+            days, base = settings.audit.retention_days, settings.data_dir
+            places = [anchor_of(place, base, None, days) for place in settings.audit.anchor if place != SYSLOG]
+            anchors = [stack.enter_context(anchor.notes()) for anchor in places]
+            found = verifier.verify(folder, public_key, database if database.exists() else None, anchors)
     except (OSError, ValueError) as error:
         raise ConfigError(f"The trail or its public key {public_key} cannot be read.") from error
     if as_json:
         print_json({"folder": str(folder), **asdict(found)})
     elif found.ok:
         pending = f", {found.pending} more on their way" if found.pending else ""
-        click.echo(f"audit verify: ok, {found.entries} entries, {found.checkpoints} checkpoints{pending} ({folder})")
+        purged = f", the first {found.purged} purged" if found.purged else ""
+        counts = f"{found.entries} entries, {found.checkpoints} checkpoints{purged}{pending}"
+        click.echo(f"audit verify: ok, {counts} ({folder})")
     else:
         where = "" if found.first_bad is None else f"entry {found.first_bad}: "
         click.echo(f"audit verify: BROKEN, {where}{found.problem} ({folder})")

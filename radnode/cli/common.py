@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from radnode.settings import ae_title, find_config, load_settings
+from radnode.configuration import find_config, load_settings
+from radnode.errors import RadnodeError
+from radnode.settings import ae_title
 
 if TYPE_CHECKING:
     from radnode.audit.events import Actor
@@ -129,3 +132,19 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], empty: 
 def local_time(moment: float) -> str:
     """Return epoch seconds as UTC text."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read.
+
+    Raises:
+        RadnodeError: it exists already, or cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise RadnodeError(f"{path} exists already; choose another name.") from error
+    except OSError as error:
+        raise RadnodeError(f"{path} cannot be written: {error.strerror}.") from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)

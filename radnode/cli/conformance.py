@@ -47,6 +47,8 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     yield from ("", "What a peer may not use (`may` in [[peers]]) is answered with result 3 (PS3.8 Table 9-18).")
     policy = "is stored" if values["unanalysable"] == "store" else "is not accepted (result 3)"
     yield f"A SOP class that no detector of a rule takes {policy}. Data sets are kept as received (level 2, full)."
+    yield f"Detectors that rules name: {', '.join(values['detectors']) or 'none, so that nothing is analysed'}."
+    yield "An image for which no rule names one is kept, forwarded where a rule says so, and not reported on."
     yield from ("", "### Statuses of C-STORE responses", "")
     rows = values["store_statuses_sent"]
     yield from _table(("status", "name", "when"), [(row["status"], row["title"], row["meaning"]) for row in rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,14 +22,16 @@ from radnode.cli.common import (
     user,
 )
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.destinations import dead_letters, out_of_reach
+from radnode.jobs.destinations import dead_letters, out_of_reach, waiting_jobs
 from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
 from radnode.jobs.index import find_instance, find_result
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
+from radnode.jobs.sendings import drop_sending
 from radnode.jobs.series import find_series
 from radnode.model import JobKind, JobState
 from radnode.node import Node
 
+_AT_ONCE = 256  # jobs a commit: the node that runs writes in between
 _STAGES = tuple(dict.fromkeys(STAGES.values()))
 _stages_argument = click.argument(
     "stages",
@@ -57,7 +59,11 @@ def list_(config: Path | None, as_json: bool, everything: bool) -> None:
         click.echo(f"{what.text} since {local_time(since)}.", err=True)
     with reading(node.engine) as tx:
         for name, gone in out_of_reach(tx).items():
-            click.echo(f"{name} is out of reach since {local_time(gone.since)}: {gone.error}", err=True)
+            if node.settings.destination(name) is not None:
+                click.echo(f"{name} is out of reach since {local_time(gone.since)}: {gone.error}", err=True)
+    for lost in node.unaddressed():
+        click.echo(f"{_number(lost.count)} for {lost.name}, which the configuration does not name.", err=True)
+        click.echo(lost.advice, err=True)
     rows, waiting = node.queue.listing(states), node.completion.waiting()
     if as_json:
         common = {"job": None, "kind": JobKind.SERIES, "destination": "", "state": "waiting"}
@@ -73,6 +79,11 @@ def list_(config: Path | None, as_json: bool, everything: bool) -> None:
             for row in waiting
         ]
         print_table(("SERIES NOT COMPLETE", "WAITING", "KEPT", "EXPECTED", "SINCE", "LAST IMAGE"), lines, "")
+
+
+def _number(count: int) -> str:
+    """Begin a sentence about jobs that wait."""
+    return f"{count} job waits" if count == 1 else f"{count} jobs wait"
 
 
 def _columns(row: JobRow) -> tuple[object, ...]:
@@ -120,21 +131,47 @@ def retry(job: int | None, destination: str | None, everything: bool, config: Pa
         node.bell.ring(role)
     node.settle_trail()
     click.echo(f"Job {job} is due now." if job is not None else f"{len(rows)} dead letters are due now.")
+    for lost in node.unaddressed():
+        if lost.name in {row.destination for row in rows}:
+            click.echo(f"The configuration does not name {lost.name}: they wait until it does.", err=True)
 
 
 @jobs.command()
-@click.argument("job", type=int)
+@click.argument("job", type=int, required=False)
+@click.option("--destination", metavar="NAME", help="All dead deliveries to this destination.")
 @config_option
 @accountable
-def discard(job: int, config: Path | None) -> None:
-    """Remove a dead job for good; what it was about stays stored."""
+def discard(job: int | None, destination: str | None, config: Path | None) -> None:
+    """Remove a dead job, or many, for good; what they were about stays stored.
+
+    Jobs that wait for a destination or a peer that the configuration does not name any more are removed, too.
+    """
+    if (job is None) == (destination is None):
+        raise click.UsageError("Name a job or a --destination.")
     node = open_node(config)
-    row = node.queue.show(job)
-    with transaction(node.engine) as tx:
-        node.queue.discard(tx, job)
-        _record(node, tx, row, "discarded")
+    with reading(node.engine) as tx:
+        lost = {number for each in node.unaddressed() for number in waiting_jobs(tx, each)}
+        dead = dead_letters(tx, destination) if job is None else [job]
+    rows = [node.queue.show(number) for number in dead]
+    if job is None:
+        rows += [row for number in sorted(lost) if (row := node.queue.show(number)).destination == destination]
+    for start in range(0, len(rows), _AT_ONCE):
+        _discard(node, rows[start : start + _AT_ONCE], lost)
     node.settle_trail()
-    click.echo(f"Job {job} is discarded.")
+    click.echo(f"Job {job} is discarded." if job is not None else f"{len(rows)} jobs are discarded.")
+
+
+def _discard(node: Node, rows: Sequence[JobRow], waiting: Collection[int]) -> None:
+    """Remove jobs with what belongs to them alone, in one commit."""
+    sealed = []
+    with transaction(node.engine) as tx:
+        for row in rows:
+            node.queue.discard(tx, row.job, waiting=row.job in waiting)
+            drop_sending(tx, row.kind, row.subject, row.destination)
+            sealed += [node.commitments.drop(tx, row.subject)] if row.kind is JobKind.COMMIT else []
+            _record(node, tx, row, "discarded")
+    for object_id in filter(None, sealed):
+        node.vault.discard(object_id)
 
 
 @jobs.command()
@@ -182,7 +219,7 @@ def _record(node: Node, tx: Connection, row: JobRow, change: str) -> None:
         record = record if series is None else replace(record, patient=series.patient, study=series.study)
     else:
         look = find_instance if row.kind in (JobKind.ANALYSE, JobKind.FORWARD) else find_result
-        found = look(tx, row.subject)
+        found = look(tx, row.subject.partition(".")[0])  # that of a secondary object begins with its result
         if found is not None:
             record = replace(record, patient=found.patient, study=found.study, instance=found.instance)
     node.audit.record(tx, record)

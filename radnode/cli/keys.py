@@ -61,8 +61,7 @@ def rotate(always_new: bool, config: Path | None) -> None:
 def retire(key: str, config: Path | None) -> None:
     """Destroy a key under which nothing is wrapped any more.
 
-    Copies of the database from before the rotation that wrapped everything anew can then no longer be read, nor can
-    key copies of backups from then: see `radnode backup`.
+    Copies of the database from before the rotation that wrapped everything anew can then no longer be read.
     """
     node = open_node(config)
     gone = _keyring(node).retire(key, user())

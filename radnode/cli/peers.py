@@ -13,13 +13,14 @@ import click
 from pydantic import ValidationError
 
 from radnode.cli.common import AETitleParam, config_option
+from radnode.configuration import find_config, load_settings
 from radnode.errors import DestinationRefused, DestinationUnavailable, MalformedDataSet
 from radnode.network.contexts import MAX_CONTEXTS
 from radnode.network.storage_scu import echo as echo_scu
 from radnode.network.storage_scu import open_destination
 from radnode.network.tls import client_context
 from radnode.part10 import read_file_meta
-from radnode.settings import DestinationSettings, Settings, find_config, load_settings
+from radnode.settings import DestinationSettings, Settings
 
 THIS_NODE = "this node"
 

@@ -37,9 +37,10 @@ def purge(
 ) -> None:
     """Destroy studies for good: by retention (storage.retention_days), or those that are named.
 
-    The key of a study is destroyed, and with it every copy of its objects, also in backups; then its rows and its room
-    are given back. What is in the audit trail stays. Safe while the node runs. A purge that was cut short is finished
-    by the next.
+    The key of a study is destroyed, and with it every copy of its objects; then its rows and its room are given back.
+    Copies of the database from before keep the wrapped key: rotate and retire the key-encryption key to make them
+    unreadable. What is in the audit trail stays. Safe while the node runs. A purge that was cut short is finished by
+    the next.
     """
     if wanted is not None and patient is not None:
         raise click.UsageError("Name a --study or a --patient.")

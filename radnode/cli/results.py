@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,21 @@ from radnode.cli.common import (
     print_json,
     print_table,
     user,
+    write_private,
 )
-from radnode.errors import RadnodeError
 from radnode.model import Reason
 
 Document = dict[str, Any]
+_USE = "research use only, not for primary diagnosis"
+FORMS = {
+    "sr": "DICOM structured report",
+    "sc": "DICOM Secondary Capture",
+    "gsps": "DICOM presentation state",
+    "kos": "DICOM key object selection",
+    "json": "findings as JSON",
+    "html": "summary",
+    "pdf": "summary",
+}
 
 
 @click.group()
@@ -78,41 +87,41 @@ def show(result: str, config: Path | None, as_json: bool) -> None:
 @results.command()
 @click.argument("result", metavar="ID")
 @config_option
+@click.option("--as", "form", default="sr", show_default=True, type=click.Choice(list(FORMS)), help="What to write.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @accountable
-def export(result: str, config: Path | None, output: Path) -> None:
-    """Write the structured report of one result, decrypted, to a DICOM file."""
+def export(result: str, config: Path | None, form: str, output: Path) -> None:
+    """Write one result, decrypted: report (sr), secondary objects (sc, gsps, kos), json, or a page (html, pdf).
+
+    It names the patient. Of several pictures the second goes to FILE-2, and so on.
+    """
     node = open_node(config)
-    report = node.results.export(result, user())
+    files = node.export(result, user(), form)
     node.settle_trail()
-    try:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise RadnodeError(f"{output} exists already; choose another name.") from error
-    except OSError as error:
-        raise RadnodeError(f"{output} cannot be written: {error.strerror}.") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(report)
-    click.echo(f"{output}: DICOM structured report {result}, readable by you alone")
+    for number, content in enumerate(files, 1):
+        path = output if number == 1 else output.with_stem(f"{output.stem}-{number}")
+        write_private(path, content)
+        click.echo(f"{path}: {FORMS[form]} of {result}, readable by you alone")
 
 
 def describe(document: Document) -> list[str]:
     """Return the lines that tell a person what a result says."""
-    model = document["model"]
+    model, source = document["model"], document["source"]
     lines = [f"Result {document['id']}: {_headline(document)}"]
     for number, finding in enumerate(document["findings"], 1):
-        site = f", {finding['site']['meaning'].lower()}" if finding["site"] else ""
-        size = f", {finding['diameter_mm']:.0f} mm" if finding["diameter_mm"] is not None else ""
-        lines.append(f"  {number}. {finding['meaning']}{site}, score {finding['score']:.2f}{size}{_where(finding)}")
+        parts = [finding["meaning"], _site(finding), f"score {finding['score']:.2f}", _size(finding)]
+        lines.append(f"  {number}. {', '.join(part for part in parts if part)}{_where(finding, source)}")
     if document["score"] is not None:
         score = f"score {document['score']:.2f}"
         if document["peak"] is None:
-            lines.append(f"  series:      {score}, {len(document['source']['images'])} images")
+            lines.append(f"  series:      {score}, {len(source['images'])} images")
         else:
             column, row = document["peak"]
             lines.append(f"  whole image: {score}, highest at column {column:.0f}, row {row:.0f}")
-    lines.append(f"  model:       {model['name']} {model['version']} (device {model['device_uid']}), research use only")
-    lines.append(f"  source:      SOP instance {document['source']['SOPInstanceUID']}")
+    lines.append(f"  model:       {model['name']} {model['version']} (device {model['device_uid']}), {_USE}")
+    lines.append(f"  made:        {local_time(document['created'])}")
+    lines.append(f"  source:      SOP instance {source['SOPInstanceUID']}")
+    lines.append(f"  study:       {source['StudyInstanceUID']}")
     lines.append(f"  report:      SOP instance {document['report']['SOPInstanceUID']}")
     lines.append(f"  delivered:   {_delivered(document)}")
     return lines
@@ -120,14 +129,40 @@ def describe(document: Document) -> list[str]:
 
 def _headline(document: Document) -> str:
     outcome = document["outcome"].replace("_", " ")
-    return outcome if document["reason"] is None else f"{outcome}. {Reason(document['reason']).text}"
+    if document["reason"] is not None:
+        return f"{outcome}. {Reason(document['reason']).text} This says nothing about the patient."
+    count = len(document["findings"])
+    return f"{outcome}, {count} {'place' if count == 1 else 'places'}" if count else outcome
 
 
-def _where(finding: Document) -> str:
+def _site(finding: Document) -> str:
+    """Return where in the body, with its side: "left lung"."""
+    words = [finding[key]["meaning"].lower() for key in ("laterality", "site") if finding[key]]
+    return " ".join(words)
+
+
+def _size(finding: Document) -> str:
+    """Return the diameter in mm, else what the region measures in pixels of the source."""
+    if finding["diameter_mm"] is not None:
+        return f"{finding['diameter_mm']:.0f} mm"
     if finding["region"] is None:
         return ""
     columns, rows = zip(*finding["region"]["points"], strict=True)
-    place = "" if finding["region"]["frame"] is None else f" image {finding['region']['frame']},"
+    return f"{max(columns) - min(columns):.0f} x {max(rows) - min(rows):.0f} pixels"
+
+
+def _where(finding: Document, source: Document) -> str:
+    region = finding["region"]
+    if region is None:
+        return ""
+    columns, rows = zip(*region["points"], strict=True)
+    place = ""
+    if region["frame"] is not None:
+        place = (
+            f" image {region['frame']} of {len(source['images'])},"
+            if "images" in source
+            else f" frame {region['frame']},"
+        )
     return f":{place} columns {min(columns):.0f} to {max(columns):.0f}, rows {min(rows):.0f} to {max(rows):.0f}"
 
 

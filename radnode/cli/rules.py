@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from radnode.cli.common import config_option, json_option, print_json
+from radnode.configuration import find_config, load_settings
 from radnode.errors import ConfigError
 from radnode.rules import Decision, Miss, Rules, Verdict
-from radnode.settings import Settings, find_config, load_settings
+from radnode.settings import Settings
 
 
 @click.group()
@@ -30,7 +31,7 @@ def test(file: Path, calling_ae: str, config: Path | None, as_json: bool) -> Non
     """
     settings = load_settings(find_config(config))
     _check_detectors(settings)
-    found = Rules(settings.rules)
+    found = Rules(settings.rules, settings.report.secondary)
     elements = found.elements(file.read_bytes(), calling_ae)
     verdicts, decision = found.verdicts(elements), found.decide(elements)
     if as_json:
@@ -64,6 +65,7 @@ def _asked(verdict: Verdict) -> str:
     asked += [f"deliver {_joined(rule.deliver)}"] if rule.deliver else []
     asked += [f"forward {_joined(rule.forward)}"] if rule.forward else []
     asked += [f"priority {rule.priority}"] if rule.priority != "routine" else []
+    asked += [f"secondary {_joined(rule.secondary)}"] if rule.secondary is not None else []
     return "; ".join(asked) or "nothing"
 
 

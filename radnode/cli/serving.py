@@ -10,7 +10,8 @@ import click
 from pydantic import ValidationError
 
 from radnode.cli.common import AETitleParam, config_option, json_option, open_node, print_json
-from radnode.settings import DestinationSettings, find_config, load_settings
+from radnode.configuration import find_config, load_settings
+from radnode.settings import DestinationSettings
 
 SERVABLE = ("intake", "worker", "deliver")
 

@@ -10,7 +10,6 @@ breaker is open, whatever its number, and all of it is due when it closes.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from radnode.deliver.patience import pause
@@ -22,7 +21,7 @@ from radnode.stores import Stores
 
 
 class Breaker:
-    """Says how much may be tried at one destination now, and learns what came of it.
+    """Says how much may be tried at one destination now, and learns what came of it; used by one thread.
 
     A node that is started again knows what was out of reach, and tries it at once.
     """
@@ -33,73 +32,48 @@ class Breaker:
         self._stores = stores
         self._settings = settings
         self._log = log
-        self._guard = threading.Lock()
         with reading(stores.engine) as tx:
             self._since = found.since if (found := out_of_reach(tx, kind).get(destination)) else None
         self._failures = 0 if self._since is None else settings.breaker_failures
         self._until = 0.0  # epoch seconds: nothing is tried before
-        self._probing = False
 
     def admit(self, limit: int) -> int:
-        """Return how many deliveries the caller may try now: `limit`, one as a probe, or none.
+        """Return how many deliveries may be tried now: `limit`, one as a probe, or none.
 
-        Who is let in says afterwards what came of it: `worked`, `failed` or `abstained`.
+        Of what was tried and told something about the destination, `worked` or `failed` is said afterwards.
         """
-        with self._guard:
-            if not self._failures:
-                return limit
-            if self._probing or self._remaining():
-                return 0
-            self._probing = True
-            return 1
+        if not self._failures:
+            return limit
+        return 0 if self.pause() else 1
 
     def pause(self) -> float:
-        """Return for how many seconds nothing will be let in; 0.0 where nobody knows."""
-        with self._guard:
-            return self._remaining() if self._failures else 0.0
-
-    def abstained(self) -> None:
-        """Say that there was nothing to try, or that trouble of this node's own prevented it."""
-        with self._guard:
-            self._probing = False
+        """Return for how many more seconds nothing is tried; 0.0 where the clock was set back beyond its beginning."""
+        left = self._until - self._stores.clock()
+        return left if self._failures and 0.0 < left <= self._settings.probe_seconds else 0.0
 
     def worked(self) -> None:
         """Say that the destination took or judged something."""
-        with self._guard:
-            self._probing = False
-            self._failures = 0
-            since = self._since
-        if since is not None:
-            now = self._stores.clock()
-            with transaction(self._stores.engine) as tx:
-                mark_back(tx, self._destination, self._kind, now)
-            with self._guard:
-                self._since = None  # not before: where the database failed, it is said after the next delivery
-            self._log.info("destination_back", seconds=round(now - since, 1))
+        self._failures = 0
+        if self._since is None:
+            return
+        now = self._stores.clock()
+        with transaction(self._stores.engine) as tx:
+            mark_back(tx, self._destination, self._kind, now)
+        self._log.info("destination_back", seconds=round(now - self._since, 1))
+        self._since = None  # not before: where the database failed, it is said after the next delivery
 
     def failed(self, error: Exception) -> float:
         """Say that an association came to nothing; return for how many seconds nothing will be tried."""
-        with self._guard:
-            self._probing = False
-            self._failures += 1
-            seconds = pause(self._settings, self._failures, self._settings.probe_seconds)
-            now = self._stores.clock()
-            self._until = now + seconds
-            is_open = self._failures >= self._settings.breaker_failures
-            opens = is_open and self._since is None
-            if opens:
-                self._since = now
-            since = self._since or now
-        if is_open:
+        self._failures += 1
+        seconds = pause(self._settings, self._failures, self._settings.probe_seconds)
+        now = self._stores.clock()
+        self._until = now + seconds
+        if self._failures >= self._settings.breaker_failures:
+            since = now if self._since is None else self._since
+            name, text = type(error).__name__, str(error)
             with transaction(self._stores.engine) as tx:
-                mark_out_of_reach(tx, self._destination, self._kind, since, str(error))
-        if opens:
-            self._log.warning(
-                "destination_out_of_reach", count=self._failures, error=type(error).__name__, message=str(error)
-            )
+                mark_out_of_reach(tx, self._destination, self._kind, since, text)
+            if self._since is None:
+                self._log.warning("destination_out_of_reach", count=self._failures, error=name, message=text)
+            self._since = since
         return seconds
-
-    def _remaining(self) -> float:
-        """Return how many seconds of the pause are left; none where the clock was set back beyond its beginning."""
-        left = self._until - self._stores.clock()
-        return left if 0.0 < left <= self._settings.probe_seconds else 0.0

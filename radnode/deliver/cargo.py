@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from radnode.audit import events
 from radnode.audit.events import Event
-from radnode.jobs.index import get_instance, get_result
+from radnode.jobs.index import get_instance, get_result, get_secondary
 from radnode.model import JobKind
 from radnode.part10 import FileMeta, read_file_meta
 from radnode.stores import Stores
@@ -69,9 +69,12 @@ def subject_of(tx: Connection, kind: JobKind, subject: str) -> Subject:
     if kind is JobKind.FORWARD:
         image = get_instance(tx, subject)
         return Subject(image.object_id, image.patient, image.study, image.instance)
-    found = get_result(tx, subject)
-    names = {"result": found.result}
-    return Subject(found.report_id, found.patient, found.study, found.instance, found.model, names)
+    result, _, secondary = subject.partition(".")
+    found = get_result(tx, result)
+    object_id, names = found.report_id, {"result": result}
+    if secondary:
+        object_id, names = get_secondary(tx, subject).object_id, {**names, "object": secondary}
+    return Subject(object_id, found.patient, found.study, found.instance, found.model, names)
 
 
 def opened(stores: Stores, object_id: bytes) -> tuple[FileMeta, Iterable[bytes]]:

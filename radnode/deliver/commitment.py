@@ -20,6 +20,7 @@ from radnode.commitments import Commitments, Judgement
 from radnode.deliver.patience import pause
 from radnode.deliver.rounds import Rounds
 from radnode.errors import DeliveryError, PeerMovedOn, RadnodeError, StaleLease
+from radnode.failpoints import reach
 from radnode.jobs.database import transaction
 from radnode.model import CommitmentReport, JobKind, Lease
 from radnode.settings import DeliverSettings
@@ -104,7 +105,9 @@ class Reporter:
 
     def _tell(self, channel: Channel, lease: Lease, go_on: Callable[[], bool]) -> None:
         judgement = self._judge(lease, go_on)
+        reach("request-judged")
         channel.report(judgement.report)
+        reach("request-answered")
         del self._judged[lease.subject]
         with contextlib.suppress(StaleLease):  # another told it too; the peer knows the transaction
             self._commitments.settle(lease, judgement, self._actor, self._peer)

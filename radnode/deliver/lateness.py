@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditRecord
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.destinations import waiting
+from radnode.jobs.destinations import Unaddressed, waiting
 from radnode.settings import DeliverSettings
 from radnode.stores import Stores
 
@@ -16,15 +16,25 @@ LOOK_SECONDS = 60.0
 
 
 class Lateness:
-    """Looks once a minute for what has waited longer than `deliver.warn_after_seconds`.
+    """Looks once a minute for what has waited longer than `deliver.warn_after_seconds`, or for nobody at all.
 
-    One warning and one alert of the trail a destination, again after the same time if it is still so.
+    One warning and one alert of the trail a destination, again after the same time if it is still so. `unaddressed`
+    says what waits for whom the configuration does not name: that is said at the first look, however short it waits.
     """
 
     def __init__(
-        self, destinations: Sequence[str], stores: Stores, settings: DeliverSettings, actor: Actor, log: Any
+        self,
+        destinations: Sequence[str],
+        stores: Stores,
+        *,
+        settings: DeliverSettings,
+        actor: Actor,
+        log: Any,
+        unaddressed: Callable[[], Sequence[Unaddressed]],
     ) -> None:
-        self._said = dict.fromkeys(destinations, float("-inf"))
+        self._destinations = destinations
+        self._unaddressed = unaddressed
+        self._said: dict[tuple[str, str], float] = {}
         self._stores = stores
         self._limit = settings.warn_after_seconds
         self._actor = actor
@@ -41,13 +51,21 @@ class Lateness:
         if now < self._next <= now + LOOK_SECONDS:  # the second half: unless the clock was set back
             return
         self._next = now + min(LOOK_SECONDS, self._limit)
-        for destination, said in self._said.items():
+        for name in self._destinations:
             with reading(self._stores.engine) as tx:
-                count, oldest = waiting(tx, destination)
-            if oldest is None or now - oldest < self._limit or 0 <= now - said < self._limit:
-                continue
-            detail: dict[str, str | int] = {"destination": destination, "count": count, "rule": "deliveries_late"}
-            with transaction(self._stores.engine) as tx:
-                self._stores.audit.record(tx, AuditRecord(events.ALERT, self._actor, detail=detail))
-            self._log.warning("deliveries_late", destination=destination, count=count, seconds=round(now - oldest))
-            self._said[destination] = now
+                count, oldest = waiting(tx, name)
+            if oldest is not None and now - oldest >= self._limit:
+                self._say("deliveries_late", name, count, now, now - oldest)
+        for lost in self._unaddressed():
+            self._say("destination_unknown", lost.name, lost.count, now, now - lost.oldest, advice=lost.advice)
+
+    def _say(self, event: str, name: str, count: int, now: float, seconds: float, **more: str) -> None:
+        """Warn and alert, unless that was done no longer ago than the limit."""
+        said = self._said.get((event, name))
+        if said is not None and 0 <= now - said < self._limit:
+            return
+        detail: dict[str, str | int] = {"destination": name, "count": count, "rule": event}
+        with transaction(self._stores.engine) as tx:
+            self._stores.audit.record(tx, AuditRecord(events.ALERT, self._actor, detail=detail))
+        self._log.warning(event, destination=name, count=count, seconds=round(seconds), **more)
+        self._said[event, name] = now

@@ -121,15 +121,7 @@ class Courier:
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set."""
-        self._rounds.go(self._guarded_step, self._idle_seconds, stop)
-
-    def _guarded_step(self) -> int:
-        """Take a step; where it fails, the breaker has learnt nothing."""
-        try:
-            return self.step()
-        except RadnodeError:
-            self._breaker.abstained()
-            raise
+        self._rounds.go(self.step, self._idle_seconds, stop)
 
     def step(self) -> int:
         """Try one batch of due deliveries; return how many there were."""
@@ -138,7 +130,6 @@ class Courier:
             return 0
         leases = self._stores.queue.lease(self._kind, self._owner, LEASE_SECONDS, allowed, self._destination.name)
         if not leases:
-            self._breaker.abstained()
             return 0
         waiting, answers, asking = list(leases), list[_Answer](), list[_Parcel]()
         sending, taken = False, 0
@@ -179,8 +170,6 @@ class Courier:
             self._breaker.worked()
         elif isinstance(error, DeliveryError):
             return self._breaker.failed(error)
-        else:
-            self._breaker.abstained()
         return None
 
     def _idle_seconds(self) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.deliver.cargo import WORDS, subject_of
 from radnode.deliver.patience import pause
 from radnode.errors import DeliveryError, StaleLease
+from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.sendings import (
     SendingRow,
@@ -49,8 +50,8 @@ class CommittingPeer(Protocol):
     def ask(self, request: CommitmentRequest) -> None:
         """Return once the destination has accepted a request; DeliveryError when it has not."""
 
-    def await_report(self, seconds: float) -> CommitmentReport | None:
-        """Return what the destination reports on this association within so many seconds, or None."""
+    def await_report(self, seconds: float, take: Callable[[CommitmentReport], object]) -> bool:
+        """Say whether the destination reports on this association within so many seconds; `take` comes before 0000."""
 
 
 class Promises:
@@ -85,6 +86,7 @@ class Promises:
         with transaction(self._stores.engine) as tx:
             add_sending(tx, lease, instance)
             self._record(tx, lease.kind, lease.subject, WORDS[lease.kind].sending, attempt=lease.attempt)
+        reach("object-promised")
 
     def ask(self, peer: CommittingPeer, objects: Sequence[tuple[Lease, FileMeta]]) -> None:
         """Ask for a batch in one request, give its jobs back, and take an answer that comes at once.
@@ -97,6 +99,7 @@ class Promises:
         name = self._stores.pseudonyms.transaction(self._destination.ae_title, request.TransactionUID)
         with transaction(self._stores.engine) as tx:
             name_transaction(tx, leases, name)
+        reach("transaction-named")
         try:
             peer.ask(request)
         except DeliveryError as error:
@@ -104,13 +107,13 @@ class Promises:
             self._give_back(leases, self._settings.retry_max_seconds, str(error))
             self._log.warning("commitment_not_asked", count=len(leases), message=str(error))
             return
+        reach("commitment-asked")
         again = self._count(leases)
+        reach("asked-given-back")
         self._log.info("commitment_asked", count=len(leases))
         if self._in_vain[again] < SILENT_LINGERS:
-            report = peer.await_report(self._settings.timeout_seconds if again else LINGER_SECONDS)
-            self._in_vain[again] = 0 if report else self._in_vain[again] + 1
-            if report is not None:
-                self.reported(report)
+            heard = peer.await_report(self._settings.timeout_seconds if again else LINGER_SECONDS, self.reported)
+            self._in_vain[again] = 0 if heard else self._in_vain[again] + 1
 
     def reported(self, report: CommitmentReport) -> int:
         """Take what the destination says of a transaction; return how many deliveries that decided.
@@ -132,6 +135,8 @@ class Promises:
                 self._keep(tx, row)
             for row in lost:
                 self._lose(tx, row, failed[row.instance])
+            reach("answer-uncommitted")
+        reach("answer-committed")
         for row in kept:
             self._log.info(WORDS[row.kind].delivered, **_named(row))
         for row in lost:
@@ -156,6 +161,7 @@ class Promises:
         with transaction(self._stores.engine) as tx:
             count_ask(tx, leases, self._stores.clock())
             rows = [find_sending(tx, lease.kind, lease.subject, self._destination.name) for lease in leases]
+        reach("ask-counted")
         self._give_back(leases, self._settings.commitment_seconds, _SENT)
         return any(row is not None and row.asks > 1 for row in rows)
 
@@ -182,4 +188,6 @@ class Promises:
 
 def _named(row: SendingRow) -> dict[str, str]:
     """Return how the log names what was sent."""
-    return {"instance" if row.kind is JobKind.FORWARD else "result": row.subject}
+    subject, _, name = row.subject.partition(".")
+    found = {"instance" if row.kind is JobKind.FORWARD else "result": subject}
+    return found | ({"object": name} if name else {})

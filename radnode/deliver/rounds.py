@@ -31,6 +31,8 @@ class Rounds:
         interrupted = False  # whether a step failed midway and its leases are still to be given back
         while not stop.is_set():
             self._bell.clear()
+            if stop.is_set():  # who stops the node sets it first and rings then: not between the two
+                return
             try:
                 if interrupted:
                     self._queue.release(self._owner, counted=False)

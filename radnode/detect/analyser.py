@@ -20,7 +20,7 @@ from radnode.detect.package import load_package, load_trusted, stated_level
 from radnode.detect.pixels import PixelImage
 from radnode.detect.series_detector import SeriesDetector
 from radnode.errors import DetectionError, NotFoundError, PackageError
-from radnode.model import Analysis, Code, ModelIdentity, Reason
+from radnode.model import Analysis, Code, ModelIdentity, Reason, View
 
 RELOAD_SECONDS = 10.0
 _FINDING = Code("121071", "DCM", "Finding")
@@ -44,12 +44,17 @@ class LoadedSeries:
 
 @dataclass(slots=True)
 class Task:
-    """One image for one detector; `analysis` is there once it was declined or run."""
+    """One image for one detector; `analysis` is there once it was declined or run.
+
+    With `view_side` it has a `view` of that size once its pixels were decoded.
+    """
 
     name: str
     header: Dataset
     part10: bytes
     loaded: Loaded | None
+    view_side: int = 0
+    view: View | None = None
     _analysis: Analysis | None = None
 
     @property
@@ -122,6 +127,7 @@ class Analyser:
         self._clock = clock
         self._loaded: dict[str, Loaded | LoadedSeries] = {}
         self._tried: dict[str, float] = {}
+        self._said: dict[str, str] = {}  # why a detector is not usable, said once
 
     def start(self) -> None:
         """Start the decoding process now, so that the first image need not wait for it.
@@ -147,8 +153,11 @@ class Analyser:
                 self._loaded[name] = (
                     LoadedSeries(SeriesDetector(*how), accepts) if whole else Loaded(Detector(*how), accepts)
                 )
+                self._said.pop(name, None)
             except (PackageError, NotFoundError) as error:
-                self._refused(model, str(error))
+                if self._said.get(name) != (sentence := f"{model}: {error}"):
+                    self._said[name] = sentence
+                    self._refused(model, str(error))
             finally:
                 if self._loading is not None:
                     self._loading.end()
@@ -169,10 +178,10 @@ class Analyser:
         loaded = self.load(name)
         return loaded if isinstance(loaded, LoadedSeries) else None
 
-    def task(self, name: str, header: Dataset, part10: bytes) -> Task:
+    def task(self, name: str, header: Dataset, part10: bytes, view_side: int = 0) -> Task:
         """Return the task of showing one image to a detector of images, declined already where the gate refuses it."""
         loaded = self.load(name)
-        task = Task(name, header, part10, loaded if isinstance(loaded, Loaded) else None)
+        task = Task(name, header, part10, loaded if isinstance(loaded, Loaded) else None, view_side)
         if task.loaded is None:
             task.decline(Reason.MODEL_UNAVAILABLE)
         else:
@@ -195,11 +204,12 @@ class Analyser:
         for task in tasks:
             if task.loaded is None or not task.pending:
                 continue
-            image = decoded.get(id(task.part10)) or self._try_decoding(task.part10, reduce_to)
+            image = decoded.get(id(task.part10)) or self._try_decoding(task.part10, reduce_to, task.view_side)
             decoded[id(task.part10)] = image
             if isinstance(image, DetectionError):
                 task.decline(image.reason)
             else:
+                task.view = image.view
                 batches.setdefault(task.name, Batch(task.loaded.detector, [], [])).add(task, image)
         return list(batches.values())
 
@@ -207,13 +217,13 @@ class Analyser:
         """End the decoding process."""
         self._decoder.close()
 
-    def decode_one(self, part10: bytes, reduce_to: int | None) -> PixelImage:
+    def decode_one(self, part10: bytes, reduce_to: int | None, view_side: int = 0) -> PixelImage:
         """Decode one image; arguments and errors as of `DecoderChild.decode`."""
-        return self._decoder.decode(part10, reduce_to)
+        return self._decoder.decode(part10, reduce_to, view_side)
 
-    def _try_decoding(self, part10: bytes, reduce_to: int | None) -> PixelImage | DetectionError:
+    def _try_decoding(self, part10: bytes, reduce_to: int | None, view_side: int) -> PixelImage | DetectionError:
         try:
-            return self.decode_one(part10, reduce_to)
+            return self.decode_one(part10, reduce_to, view_side)
         except DetectionError as error:
             return error
 

@@ -17,12 +17,14 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from radnode.detect.display import view
 from radnode.detect.pixels import PixelImage, SpacingPlane, reduce
 from radnode.errors import DetectionError
 
 READY = b"ready"
-REQUEST = struct.Struct(">I")  # the size to reduce to, 0 for none; the file follows as a message of its own
+REQUEST = struct.Struct(">II")  # sizes to reduce to and of a view, 0 for none; the file follows as its own message
 HEADER = struct.Struct(">IIIIIddB")  # source rows and columns, factor, rows, columns, mm, index into SPACING_AT
+VIEW = struct.Struct(">II?dd")  # rows, columns, whether a window follows, its center and width; then the pixels
 DECLINED = b"!"  # begins the other answer, a Reason; no header begins so, as rows stay under 2**29
 SPACING_AT: tuple[SpacingPlane | None, ...] = (None, "patient", "detector")
 
@@ -41,20 +43,25 @@ def main(arguments: list[str]) -> None:
     try:
         pipe.send_bytes(READY)
         while True:
-            (reduce_to,) = REQUEST.unpack(pipe.recv_bytes())
+            reduce_to, side = REQUEST.unpack(pipe.recv_bytes())
             part10 = pipe.recv_bytes()
             signal.setitimer(signal.ITIMER_REAL, float(seconds))  # SIGALRM ends the process, whatever a codec holds
-            for part in _answer(part10, function, reduce_to):
+            for part in _answer(part10, function, reduce_to, side):
                 pipe.send_bytes(part)
             signal.setitimer(signal.ITIMER_REAL, 0)
     except (EOFError, OSError):
         return
 
 
-def _answer(part10: bytes, decode: Decode, reduce_to: int) -> list[bytes | memoryview]:
-    """Return header and float32 pixels, or the reason."""
+def _answer(part10: bytes, decode: Decode, reduce_to: int, side: int) -> list[bytes | memoryview]:
+    """Return header, float32 pixels and the view that was asked for, or the reason."""
+    views: list[bytes | memoryview] = []
     try:
         image = decode(part10)
+        if side:
+            shown = view(image, side)
+            window = shown.window or (0.0, 0.0)
+            views.append(VIEW.pack(shown.rows, shown.columns, shown.window is not None, *window) + shown.pixels)
         if reduce_to:
             image = reduce(image, reduce_to)
     except DetectionError as error:
@@ -63,7 +70,7 @@ def _answer(part10: bytes, decode: Decode, reduce_to: int) -> list[bytes | memor
     plane = SPACING_AT.index(image.spacing_at)
     shape = image.rows, image.columns, image.factor, *image.pixels.shape
     header = HEADER.pack(*shape, row_mm, column_mm, plane)
-    return [header, np.ascontiguousarray(image.pixels, dtype="<f4").data.cast("B")]
+    return [header, np.ascontiguousarray(image.pixels, dtype="<f4").data.cast("B"), *views]
 
 
 if __name__ == "__main__":

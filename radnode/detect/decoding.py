@@ -16,10 +16,10 @@ from types import TracebackType
 
 import numpy as np
 
-from radnode.detect.decoder import DECLINED, HEADER, REQUEST, SPACING_AT
+from radnode.detect.decoder import DECLINED, HEADER, REQUEST, SPACING_AT, VIEW
 from radnode.detect.pixels import MAX_PIXELS, PixelImage
 from radnode.errors import DecoderUnavailable, DetectionError
-from radnode.model import Reason
+from radnode.model import Reason, View
 
 MEMORY_BYTES = 4 << 30
 START_SECONDS = 60.0
@@ -57,11 +57,11 @@ class DecoderChild:
         """
         self._running()
 
-    def decode(self, part10: bytes, reduce_to: int | None = None) -> PixelImage:
+    def decode(self, part10: bytes, reduce_to: int | None = None, view_side: int = 0) -> PixelImage:
         """Return the image that `decode_pixels` makes of a DICOM file, made in the child.
 
         With `reduce_to`, the input size of the detectors, a larger image comes back reduced: what they say is the
-        same and the pipe carries a fraction.
+        same and the pipe carries a fraction. With `view_side` it has a view whose longer side is that long.
 
         Raises:
             DetectionError: what `decode_pixels` raises; DECODER_CRASHED when the child died on it;
@@ -70,7 +70,7 @@ class DecoderChild:
         """
         pipe = self._running()
         try:
-            answer = self._ask(pipe, part10, reduce_to)
+            answer = self._ask(pipe, part10, reduce_to, view_side)
         except TimeoutError as error:
             self.close()
             raise DetectionError(Reason.DECODER_TIMEOUT) from error
@@ -133,9 +133,9 @@ class DecoderChild:
             pass_fds=[descriptor],
         )
 
-    def _ask(self, pipe: Connection, part10: bytes, reduce_to: int | None) -> PixelImage | Reason:
+    def _ask(self, pipe: Connection, part10: bytes, reduce_to: int | None, view_side: int) -> PixelImage | Reason:
         """Return the child's answer; what else a child may send that was taken over raises."""
-        pipe.send_bytes(REQUEST.pack(reduce_to or 0))
+        pipe.send_bytes(REQUEST.pack(reduce_to or 0, view_side))
         pipe.send_bytes(part10)
         answer = self._receive(pipe, self._timeout)
         if answer[:1] == DECLINED:
@@ -144,7 +144,18 @@ class DecoderChild:
         pixels = np.frombuffer(self._receive(pipe, self._timeout), dtype="<f4").reshape(rows, columns)
         plane = SPACING_AT[at]
         spacing = None if plane is None else (row_mm, column_mm)
-        return PixelImage(pixels, spacing, plane, (source_rows, source_columns), factor)
+        view = self._receive_view(pipe, source_rows, source_columns) if view_side else None
+        return PixelImage(pixels, spacing, plane, (source_rows, source_columns), factor, view=view)
+
+    def _receive_view(self, pipe: Connection, source_rows: int, source_columns: int) -> View:
+        """Return the child's view of the image; ValueError or struct.error when it is none."""
+        answer = self._receive(pipe, self._timeout)
+        rows, columns, has_window, *window = VIEW.unpack_from(answer)
+        pixels = answer[VIEW.size :]
+        if not pixels or len(pixels) != rows * columns:
+            raise ValueError("a view of another size")
+        center, width = window
+        return View(rows, columns, source_rows, source_columns, pixels, (center, width) if has_window else None)
 
     def _receive(self, pipe: Connection, seconds: float) -> bytes:
         """Return the child's next message; TimeoutError when it is silent, EOFError or OSError when it is dead."""

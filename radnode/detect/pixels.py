@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from pydicom import dcmread
+from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
+from radnode.detect.display import Display, read_display
 from radnode.errors import DetectionError
-from radnode.model import Reason
+from radnode.model import Reason, View
+from radnode.spacing import judge
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,9 +36,10 @@ class PixelImage:
     """One grayscale frame in display sense: a higher value is brighter (denser tissue in an X-ray).
 
     `pixels` is float32 of shape (source rows, source columns), or smaller by the whole number `factor` where
-    the image was reduced on its way (`reduce`). `spacing` is (row, column) of the source in mm, None where the
-    file does not say; `spacing_at` is "patient" for Pixel Spacing that is calibrated or projected into the
-    patient and "detector" for Imager Pixel Spacing, which is measured at the detector and so magnifies the patient.
+    the image was reduced on its way (`reduce`). `display` says how a viewer shows it, `view` is it as shown, where one
+    was asked for. `spacing` is (row, column) of the source in mm, None where the file does not say; `spacing_at` is
+    "patient" where `radnode.spacing` says that it holds there, "detector" for what is measured at the detector, which
+    magnifies the patient, or where the file does not say.
     """
 
     pixels: FloatImage
@@ -43,6 +47,8 @@ class PixelImage:
     spacing_at: SpacingPlane | None = None
     source: tuple[int, int] | None = None
     factor: int = 1
+    display: Display = field(default_factory=Display)
+    view: View | None = None
 
     @property
     def rows(self) -> int:
@@ -106,7 +112,7 @@ def reduce(image: PixelImage, size: int) -> PixelImage:
     if factor < 2 or image.factor > 1:
         return image
     smaller = np.asarray(Image.fromarray(image.pixels).reduce(factor), dtype=np.float32)
-    return PixelImage(smaller, image.spacing, image.spacing_at, (image.rows, image.columns), factor)
+    return replace(image, pixels=smaller, source=(image.rows, image.columns), factor=factor)
 
 
 def scale(image: PixelImage, size: int) -> tuple[FloatImage, Geometry]:
@@ -202,14 +208,16 @@ def _to_image(dataset: Dataset, stored: npt.NDArray[Any]) -> PixelImage:
         slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
         if (slope, intercept) != (1.0, 0.0):
             values = values * np.float32(slope) + np.float32(intercept)
+    turned = None
     if dataset.PhotometricInterpretation == "MONOCHROME1":
+        turned = float(values.max() + values.min())
         values = values.max() + values.min() - values
     if not np.isfinite(values).all():
         raise DetectionError(Reason.PIXELS_UNDECODABLE)
     if padding is not None and padding.any() and not padding.all():
         values[padding] = values[~padding].min()
     spacing, spacing_at = _spacing(dataset)
-    return PixelImage(values, spacing, spacing_at)
+    return PixelImage(values, spacing, spacing_at, display=read_display(dataset, turned, spacing))
 
 
 def _without_unused_bits(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
@@ -231,19 +239,13 @@ def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_
 
 
 def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, SpacingPlane | None]:
-    """Return spacing and where it holds. Pixel Spacing that repeats Imager Pixel Spacing is the detector's.
+    """Return spacing and where it holds."""
 
-    PS3.3 section 10.7.1.3.
-    """
-    calibrated, imager = _pair(dataset.get("PixelSpacing")), _pair(dataset.get("ImagerPixelSpacing"))
-    if calibrated is not None and (calibrated != imager or "PixelSpacingCalibrationType" in dataset):
-        return calibrated, "patient"
-    return (imager, "detector") if imager is not None else (None, None)
+    def text(keyword: str) -> str:
+        value = dataset.get(keyword)
+        return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
 
-
-def _pair(value: Any) -> tuple[float, float] | None:
-    """Return two positive finite numbers, else None."""
-    if value is None or isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
-        return None
-    row, column = float(value[0]), float(value[1])
-    return (row, column) if 0 < row < 100 and 0 < column < 100 else None
+    found = judge(text)
+    if found.mm is None:
+        return None, None
+    return found.mm, "patient" if found.basis.in_patient else "detector"

@@ -10,13 +10,15 @@ from radnode.detect.volume import Place, place
 from radnode.detect.worker import elements
 from radnode.errors import DetectionError
 from radnode.jobs.index import InstanceRow
+from radnode.spacing import KEYWORDS as SPACING
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _KEPT = (  # of the header of each image: what the gate, the order, and the references of the report need
     "SpecificCharacterSet", "SOPClassUID", *UIDS, "PatientID", "Modality", "BodyPartExamined", "ViewPosition",
     "ViewCodeSequence", "PatientAge", "PatientBirthDate", "StudyDate", "PhotometricInterpretation", "NumberOfFrames",
     "Rows", "Columns", "InstanceNumber", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient",
-    "FrameOfReferenceUID",
+    "FrameOfReferenceUID", "RescaleSlope", "RescaleIntercept",
+    *SPACING,
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -20,16 +21,18 @@ from sqlalchemy import Connection
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, LoadedSeries, declined
 from radnode.detect.gate import check, is_image
+from radnode.detect.illustrating import ComposeSecondary, Illustrator
 from radnode.detect.series_image import UIDS, SeriesImage
 from radnode.detect.tries import Tries, told
 from radnode.detect.volume import VolumeBuilder, in_order
-from radnode.detect.worker import elements
+from radnode.detect.worker import elements, report_header
 from radnode.errors import DetectionError, RadnodeError, SealBroken
+from radnode.failpoints import reach
 from radnode.jobs.completion import Completion
 from radnode.jobs.database import reading
 from radnode.jobs.index import InstanceRow
 from radnode.jobs.series import SeriesRow, add_series_result, find_series, images_of, last_report
-from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
+from radnode.model import Analysis, JobKind, Lease, Outcome, Reason, View
 from radnode.readiness import announcement
 from radnode.results import Prepared, Report, Results
 from radnode.rules import Decision, Rules
@@ -74,6 +77,7 @@ class _Series:
     decision: Decision = field(default_factory=Decision)
     unreadable: int = 0
     analyses: dict[str, Analysis] = field(default_factory=dict)
+    views: dict[str, dict[int, View]] = field(default_factory=dict)
     detectors: dict[str, str] = field(default_factory=dict)  # by result
 
 
@@ -97,6 +101,7 @@ class SeriesWorker:
         owner: str,
         log: Any,
         stopping: Callable[[], bool],
+        illustrate: ComposeSecondary | None = None,
     ) -> None:
         self._stores = stores
         self._completion = completion
@@ -109,6 +114,7 @@ class SeriesWorker:
         self._owner = owner
         self._log = log
         self._stopping = stopping
+        self._illustrator = Illustrator(illustrate, log)
         self._tries = Tries(stores, results, settings.max_attempts, log)
 
     def step(self) -> int:
@@ -131,6 +137,7 @@ class SeriesWorker:
 
     def _work(self, lease: Lease) -> None:
         """Do one job."""
+        reach("series-leased")
         if self._tries.hopeless(lease):
             return
         started = time.monotonic()
@@ -146,10 +153,12 @@ class SeriesWorker:
                 work = self._open(lease, row, kept)
                 for name, images in work.images.items():
                     work.analyses[name] = self._analyse(work, name, images)
+                    work.views[name] = self._show(work, work.analyses[name], images)
         except _Stopping:
             with self._tries.settling(lease) as tx:
                 self._stores.queue.postpone(tx, lease, 0.0, "stopping", counted=False)
             return
+        reach("series-detected")
         self._close(work, len(kept), started)
 
     def _open(self, lease: Lease, row: SeriesRow, kept: Sequence[InstanceRow]) -> _Series:
@@ -229,6 +238,17 @@ class SeriesWorker:
             builder.put(index, self._analyser.decode_one(part10, spec.size))
         return loaded.detector.detect(builder.finish())
 
+    def _show(self, work: _Series, analysis: Analysis, images: Sequence[SeriesImage]) -> dict[int, View]:
+        """Return the images to make pictures of, as a monitor shows them, by their number from 1."""
+        side = self._illustrator.view_side(work.decision)
+        views: dict[int, View] = {}
+        for number in analysis.pictured(len(images)) if side else ():
+            part10 = self._stores.vault.get(images[number - 1].row.object_id)
+            with suppress(DetectionError):  # it was decoded a moment ago; then the report goes without it
+                view = self._analyser.decode_one(part10, side, side).view
+                views |= {} if view is None else {number: view}
+        return views
+
     def _close(self, work: _Series, count: int, started: float) -> None:
         """Commit what came of one job: results, reports to deliver, audit, and the end of the lease."""
 
@@ -258,7 +278,10 @@ class SeriesWorker:
                 report = self._compose(headers, analysis, received, self._before(work.row, name))
                 source = {**elements(first.header, UIDS), **elements(first.header, ("PatientID",))}
                 uids = [elements(header, ("SOPInstanceUID",))["SOPInstanceUID"] for header in headers]
-                result = self._results.prepare(first.row, source, analysis, report, images=uids)
+                secondary = self._illustrator.objects(
+                    headers, analysis, received, report, work.decision, work.views[name]
+                )
+                result = self._results.prepare(first.row, source, analysis, report, images=uids, secondary=secondary)
                 if result is not None:
                     prepared.append(result)
                     work.detectors[result.row.result] = name
@@ -273,4 +296,4 @@ class SeriesWorker:
             report_id = last_report(tx, row, detector)
         if report_id is None:
             return []
-        return [pydicom.dcmread(BytesIO(self._stores.vault.get(report_id)), specific_tags=["SOPClassUID", *UIDS])]
+        return [report_header(self._stores.vault.get(report_id))]

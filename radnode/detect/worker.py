@@ -7,7 +7,7 @@ A job that was tried before runs alone, so that an image that kills the process 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -21,12 +21,13 @@ from sqlalchemy import Connection
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Task
 from radnode.detect.gate import is_image
+from radnode.detect.illustrating import ComposeSecondary, Illustrator
 from radnode.detect.tries import Tries, milliseconds_since, told
 from radnode.errors import RadnodeError
 from radnode.failpoints import reach
 from radnode.jobs.database import reading
 from radnode.jobs.index import InstanceRow, get_instance
-from radnode.model import Analysis, JobKind, Lease, Outcome, Reason
+from radnode.model import Analysis, JobKind, Lease, Outcome, Reason, View
 from radnode.results import Prepared, Report, Results
 from radnode.rules import Decision, Rules
 from radnode.settings import DetectSettings
@@ -34,7 +35,8 @@ from radnode.stores import Stores
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
-Compose = Callable[[Dataset, Analysis, float], Report]
+# The header of the image, the analysis, when the image came (epoch seconds), the header of the report before this one.
+Compose = Callable[[Dataset, Analysis, float, Sequence[Dataset]], Report]
 
 
 class WholeSeries(Protocol):
@@ -75,6 +77,7 @@ class Worker:
         owner: str,
         log: Any,
         whole_series: WholeSeries | None = None,
+        illustrate: ComposeSecondary | None = None,
     ) -> None:
         self._stores = stores
         self._results = results
@@ -86,6 +89,7 @@ class Worker:
         self._owner = owner
         self._log = log
         self._whole_series = whole_series
+        self._illustrator = Illustrator(illustrate, log)
         self._tries = Tries(stores, results, settings.max_attempts, log)
 
     def step(self) -> int:
@@ -128,7 +132,7 @@ class Worker:
             if self._whole_series is not None and self._whole_series.wanted_by(name):
                 work.touches_series = True
                 continue
-            task = self._analyser.task(name, header, part10)
+            task = self._analyser.task(name, header, part10, self._illustrator.view_side(decision))
             if self._tries.exhausted(lease):
                 task.decline(Reason.TOO_MANY_ATTEMPTS)
             work.tasks.append(task)
@@ -138,6 +142,7 @@ class Worker:
         """Commit what came of one job: results, reports to deliver, audit, and the end of the lease."""
         reach("image-detected")
         analyses = [task.analysis for task in work.tasks]
+        views = [{} if task.view is None else {1: task.view} for task in work.tasks]
 
         def commit(tx: Connection, prepared: list[Prepared]) -> None:
             self._results.commit(tx, prepared, work.decision, self._actor)
@@ -150,24 +155,44 @@ class Worker:
             say = self._log.warning if result.analysis.outcome is Outcome.FAILED else self._log.info
             say("image_analysed", **about, **told(result, started))
 
-        prepare = partial(self._prepare, work, analyses)
+        prepare = partial(self._prepare, work, analyses, views)
         if self._tries.close(work.lease, analyses, prepare, commit, tell) and not analyses:
             self._log.info("image_kept", **about, duration_ms=milliseconds_since(started))
 
-    def _prepare(self, work: _Work, analyses: Sequence[Analysis]) -> list[Prepared]:
+    def _prepare(
+        self, work: _Work, analyses: Sequence[Analysis], views: Sequence[Mapping[int, View]]
+    ) -> list[Prepared]:
         source = {**elements(work.header, _UIDS), "PatientID": elements(work.header, ("PatientID",))["PatientID"]}
         received = work.instance.received
-        composed = [(analysis, self._compose(work.header, analysis, received)) for analysis in analyses]
+        reports = [
+            self._compose(work.header, analysis, received, reports_before(self._results, work.instance, analysis))
+            for analysis in analyses
+        ]
+        drawn = [
+            self._illustrator.objects([work.header], analysis, received, report, work.decision, shown)
+            for analysis, report, shown in zip(analyses, reports, views, strict=True)
+        ]
         reach("report-composed")
         prepared: list[Prepared] = []
         try:
-            for analysis, report in composed:
-                result = self._results.prepare(work.instance, source, analysis, report)
+            for analysis, report, secondary in zip(analyses, reports, drawn, strict=True):
+                result = self._results.prepare(work.instance, source, analysis, report, secondary=secondary)
                 prepared += [] if result is None else [result]
         except RadnodeError:
             self._results.discard(prepared)
             raise
         return prepared
+
+
+def reports_before(results: Results, instance: InstanceRow, analysis: Analysis) -> list[Dataset]:
+    """Return the header of the last report of a detector, of any version, on an image, if there is one."""
+    part10 = results.last_report(instance, analysis.model.name)
+    return [] if part10 is None else [report_header(part10)]
+
+
+def report_header(part10: bytes) -> Dataset:
+    """Return what a later report says of a report."""
+    return pydicom.dcmread(BytesIO(part10), specific_tags=["SOPClassUID", *_UIDS])
 
 
 def elements(header: Dataset, keywords: Sequence[str] | frozenset[str]) -> dict[str, str]:

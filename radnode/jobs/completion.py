@@ -35,6 +35,7 @@ from sqlalchemy import insert as insert_rows
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ColumnElement
 
+from radnode.failpoints import reach
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import InstanceRow
 from radnode.jobs.queue import Queue
@@ -196,6 +197,8 @@ class Completion:
             tx.execute(insert_rows(series_images).from_select(list(series_images.c.keys()), chosen))
             urgency = int(tx.scalar(_urgency(name, study, generation)) or Priority.ROUTINE)
             self._queue.add(tx, JobKind.SERIES, subject_of(name, generation), priority=urgency)
+            reach("series-uncommitted")
+        reach("series-completed")
         return Completed(name, study, generation, count.kept)
 
     def _busy(self, tx: Connection, name: str, generation: int) -> bool:

@@ -5,6 +5,7 @@ A row stands here as long as a destination is out of reach, so that commands of 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from radnode.jobs.register import READY
 from radnode.jobs.schema import jobs, sendings
 from radnode.model import JobKind, JobState
 
@@ -37,7 +39,6 @@ _out_of_reach = Table(
     Column("error", String(200), nullable=False),
 )
 OUTGOING = (JobKind.DELIVER, JobKind.FORWARD)
-_READY = text("state = 'ready'")  # as the partial index has it, word for word
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,25 @@ class OutOfReach:
 
     since: float
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unaddressed:
+    """Jobs that wait for a destination, or for a peer that asked, which the configuration does not name any more.
+
+    `name` is how it named it, `count` how many wait, `oldest` since when (epoch seconds) the first of them does.
+    """
+
+    name: str
+    is_peer: bool
+    count: int
+    oldest: float
+
+    @property
+    def advice(self) -> str:
+        """What to do, as a sentence."""
+        where = "a peer that may commit" if self.is_peer else "a destination"
+        return f"Add it again as {where}, or drop them: `radnode jobs discard --destination {self.name}`."
 
 
 def mark_out_of_reach(tx: Connection, destination: str, kind: JobKind, since: float, error: str) -> None:
@@ -60,7 +80,7 @@ def mark_back(tx: Connection, destination: str, kind: JobKind, now: float) -> No
     tx.execute(delete(_out_of_reach).where(_out_of_reach.c.destination == destination, _out_of_reach.c.kind == kind))
     this = (sendings.c.kind == jobs.c.kind, sendings.c.subject == jobs.c.subject, sendings.c.destination == destination)
     asked = exists().where(*this, sendings.c.asked.is_not(None))
-    waiting = (_READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due > now, not_(asked))
+    waiting = (READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due > now, not_(asked))
     tx.execute(update(jobs).where(*waiting).values(due=now, updated=now))
 
 
@@ -77,10 +97,30 @@ def waiting(tx: Connection, destination: str) -> tuple[int, float | None]:
 
     Reads the index alone: jobs are numbered in the order they come.
     """
-    mine = (_READY, jobs.c.kind.in_(OUTGOING), jobs.c.destination == destination)
+    mine = (READY, jobs.c.kind.in_(OUTGOING), jobs.c.destination == destination)
     count, oldest = tx.execute(select(func.count(), func.min(jobs.c.job)).where(*mine)).one()
     created = None if oldest is None else tx.scalar(select(jobs.c.created).where(jobs.c.job == oldest))
     return int(count), created
+
+
+def unaddressed(tx: Connection, destinations: Collection[str], peers: Collection[str]) -> list[Unaddressed]:
+    """Return what waits for others than these destinations, and these peers that may ask for commitments."""
+    known = {False: (OUTGOING, destinations), True: ((JobKind.COMMIT,), peers)}
+    found = []
+    for is_peer, (kinds, names) in known.items():
+        lost = (READY, jobs.c.kind.in_(kinds), jobs.c.destination.not_in(names))
+        query = select(jobs.c.destination, func.count(), func.min(jobs.c.job)).where(*lost).group_by(jobs.c.destination)
+        for name, count, first in tx.execute(query).all():
+            oldest = float(tx.scalar(select(jobs.c.created).where(jobs.c.job == first)) or 0.0)
+            found.append(Unaddressed(name, is_peer, count, oldest))
+    return found
+
+
+def waiting_jobs(tx: Connection, lost: Unaddressed) -> list[int]:
+    """Return the numbers of the jobs that wait for somebody who is not named."""
+    kinds = (JobKind.COMMIT,) if lost.is_peer else OUTGOING
+    mine = (READY, jobs.c.kind.in_(kinds), jobs.c.destination == lost.name)
+    return list(tx.scalars(select(jobs.c.job).where(*mine).order_by(jobs.c.job)))
 
 
 def dead_letters(tx: Connection, destination: str | None) -> list[int]:

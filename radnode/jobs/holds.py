@@ -14,12 +14,13 @@ from radnode.model import JobKind
 
 
 class Hold(enum.StrEnum):
-    """What can be held: work of a stage, by an operator; images that come, by the node, and for which want of room."""
+    """What can be held: work of a stage, by an operator; images that come, by the node, and why."""
 
     ANALYSE = "analyse"
     DELIVER = "deliver"
     QUEUE_FULL = "queue_full"
     DISK_LOW = "disk_low"
+    REPOSITORY_AWAY = "repository_away"
 
     @property
     def text(self) -> str:
@@ -31,6 +32,7 @@ _TEXT = {
     Hold.ANALYSE: "Analyses are paused (`radnode jobs resume analyse` goes on)",
     Hold.DELIVER: "Deliveries are paused (`radnode jobs resume deliver` goes on)",
     Hold.QUEUE_FULL: "Images are refused, because too many wait for their analysis (queue.max_waiting)",
+    Hold.REPOSITORY_AWAY: "Images are refused, because the audit repository is away for too long (audit.syslog)",
     Hold.DISK_LOW: "Images are refused, because the disk is nearly full (storage.low_disk_percent)",
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, insert, select, union_all
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
-from radnode.jobs.schema import commitments, instances, results
+from radnode.jobs.schema import commitments, instances, results, secondary
 from radnode.prepared import OpenTransaction, Prepared
 
 
@@ -38,6 +39,25 @@ class ResultRow:
     object_id: bytes
     report_id: bytes
     created: float
+
+
+@dataclass(frozen=True, slots=True)
+class SecondaryRow:
+    """One secondary object of a result; `secondary` is RESULT.NAME, the name its kind and number, as in "sc1"."""
+
+    secondary: str
+    result: str
+    object_id: bytes
+
+    @property
+    def name(self) -> str:
+        """Kind and number."""
+        return self.secondary.partition(".")[2]
+
+    @property
+    def kind(self) -> str:
+        """What it is, as in "sc"."""
+        return kind_of(self.name)
 
 
 _COLUMNS = InstanceRow.__slots__
@@ -72,6 +92,35 @@ def add_result(tx: Connection, row: ResultRow) -> None:
     tx.execute(insert(results).values(asdict(row)))
 
 
+def kind_of(name: str) -> str:
+    """Return the kind of a secondary object, given its kind and number."""
+    return name.rstrip("0123456789")
+
+
+def add_secondary(tx: Connection, rows: Sequence[SecondaryRow]) -> None:
+    """Insert the secondary objects of a result that is there."""
+    if rows:
+        tx.execute(insert(secondary), [asdict(row) for row in rows])
+
+
+def secondary_of(tx: Connection, result: str) -> list[SecondaryRow]:
+    """Return the secondary objects of a result, by name."""
+    query = select(secondary).where(secondary.c.result == result).order_by(secondary.c.secondary)
+    return [SecondaryRow(**row._mapping) for row in tx.execute(query)]
+
+
+def get_secondary(tx: Connection, identifier: str) -> SecondaryRow:
+    """Return one secondary object.
+
+    Raises:
+        NotFoundError: there is none of that id.
+    """
+    row = tx.execute(select(secondary).where(secondary.c.secondary == identifier)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"There is no secondary object {identifier}.")
+    return SecondaryRow(**row._mapping)
+
+
 def find_result(tx: Connection, result: str) -> ResultRow | None:
     """Return the result of that id, or None."""
     row = tx.execute(select(results).where(results.c.result == result)).one_or_none()
@@ -90,6 +139,14 @@ def get_result(tx: Connection, result: str) -> ResultRow:
     return row
 
 
+def last_report_on(tx: Connection, instance: str, detector: str) -> bytes | None:
+    """Return the object id of the last report that any version of a detector made about an image, None for none."""
+    theirs = (results.c.instance == instance) & results.c.model.startswith(f"{detector} ", autoescape=True)
+    query = select(results.c.report_id).where(theirs).order_by(results.c.created.desc(), results.c.result).limit(1)
+    found: bytes | None = tx.scalar(query)
+    return found
+
+
 def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) -> list[ResultRow]:
     """Return results, newest first, of one patient (a pseudonym) or of all."""
     query = select(results).order_by(results.c.created.desc(), results.c.result).limit(limit)
@@ -100,7 +157,10 @@ def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) 
 
 def objects_beginning(tx: Connection, prefix: bytes) -> list[bytes]:
     """Return the ids of all sealed objects that are named here and begin with `prefix`."""
-    columns = (instances.c.object_id, results.c.object_id, results.c.report_id, commitments.c.object_id)
+    columns = (
+        *(instances.c.object_id, results.c.object_id, results.c.report_id),
+        *(commitments.c.object_id, secondary.c.object_id),
+    )
     within = [(column >= prefix) & (column < _after(prefix)) for column in columns]
     query = union_all(*(select(column).where(condition) for column, condition in zip(columns, within, strict=True)))
     return [row[0] for row in tx.execute(query)]

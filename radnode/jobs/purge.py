@@ -31,6 +31,7 @@ from radnode.jobs.schema import (
     instances,
     jobs,
     results,
+    secondary,
     sendings,
     series,
     series_images,
@@ -89,13 +90,19 @@ def remove_study(tx: Connection, study: str) -> Removed:
         select(instances.c.object_id).where(of_images),
         select(results.c.object_id).where(of_results),
         select(results.c.report_id).where(of_results),
+        select(secondary.c.object_id).where(secondary.c.result.in_(_results_of(study))),
     )
     tx.execute(insert(doomed_objects).from_select(["object_id"], objects))
     tx.execute(delete(series_results).where(series_results.c.result.in_(_results_of(study))))
-    for kind, subjects in ((JobKind.DELIVER, _results_of(study)), (JobKind.FORWARD, _images_of(study))):
+    for kind, subjects in (
+        (JobKind.DELIVER, _results_of(study)),
+        (JobKind.DELIVER, _secondary_of(study)),
+        (JobKind.FORWARD, _images_of(study)),
+    ):
         tx.execute(delete(sendings).where(sendings.c.kind == kind, sendings.c.subject.in_(subjects)))
     for theirs in _jobs_of(study):
         tx.execute(delete(jobs).where(theirs))
+    tx.execute(delete(secondary).where(secondary.c.result.in_(_results_of(study))))
     gone_results = tx.execute(delete(results).where(of_results)).rowcount
     tx.execute(delete(series_images).where(series_images.c.study == study))
     tx.execute(delete(series).where(series.c.study == study))
@@ -131,6 +138,7 @@ def _jobs_of(study: str) -> tuple[ColumnElement[bool], ...]:
     return (
         and_(or_(*(jobs.c.kind == kind for kind in _IMAGE_JOBS)), jobs.c.subject.in_(_images_of(study))),
         and_(jobs.c.kind == JobKind.DELIVER, jobs.c.subject.in_(_results_of(study))),
+        and_(jobs.c.kind == JobKind.DELIVER, jobs.c.subject.in_(_secondary_of(study))),
         and_(jobs.c.kind == JobKind.SERIES, jobs.c.subject.in_(generations)),
     )
 
@@ -141,6 +149,10 @@ def _images_of(study: str) -> Select[tuple[str]]:
 
 def _results_of(study: str) -> Select[tuple[str]]:
     return select(results.c.result).where(results.c.study == study)
+
+
+def _secondary_of(study: str) -> Select[tuple[str]]:
+    return select(secondary.c.secondary).where(secondary.c.result.in_(_results_of(study)))
 
 
 def _any(tx: Connection, query: Select[tuple[object]]) -> bool:

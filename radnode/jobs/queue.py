@@ -12,34 +12,29 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Engine,
-    Integer,
     Row,
-    Select,
     and_,
     bindparam,
     case,
-    delete,
     func,
-    literal_column,
     not_,
     or_,
     select,
     text,
-    union_all,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from radnode.errors import NotFoundError, StaleLease
+from radnode.errors import StaleLease
 from radnode.jobs import turns
 from radnode.jobs.database import BUSY_SECONDS, reading, transaction
 from radnode.jobs.holds import STAGES, is_held
+from radnode.jobs.register import READY, Register
 from radnode.jobs.schema import jobs
 from radnode.model import JobKind, JobState, Lease, Priority
 from radnode.prepared import OpenTransaction, Prepared
@@ -47,42 +42,19 @@ from radnode.prepared import OpenTransaction, Prepared
 SHARE = 8  # of so many leased jobs at least one comes from below the highest priority, where one waits there
 MAX_INTERRUPTED = 10  # deaths of the whole node that are no attempt of a job that it held; more are its own doing
 
-
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """One job as an operator sees it; times in epoch seconds."""
-
-    job: int
-    kind: JobKind
-    subject: str
-    destination: str
-    state: JobState
-    priority: int
-    attempts: int
-    due: float
-    error: str | None
-    created: float
-    updated: float
-
-
-# Text, not parameters: SQLite uses a partial index only where the query repeats its condition word for word. (As a
-# Boolean column SQLAlchemy would write `state = 'ready' = 1`, which no index has.)
-_READY = text("state = 'ready'")
-_LEASED = text("state = 'leased'")
+_LEASED = text("state = 'leased'")  # as text, like READY
 _ORDER = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.due, jobs.c.job)
 _INSERT = Prepared(upsert(jobs).on_conflict_do_nothing(), turns.COLUMNS)
 _INSERT_ANALYSES = turns.insert_analyses()
 _TAKE = update(jobs).where(jobs.c.job == bindparam("taken"))
 _UNHELD: dict[str, object] = {"state": JobState.READY, "token": None, "owner": None, "expires": None}
-_COLUMNS = [jobs.c[name] for name in JobRow.__dataclass_fields__]
 
 
-class Queue:
-    """The jobs of one database."""
+class Queue(Register):
+    """The jobs of one database: its register, and who works on what."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
-        self._engine = engine
-        self._clock = clock
+        super().__init__(engine, clock)
         self._latest = 0.0  # what the clock said last; before the first look it may have said anything
         self._ahead: dict[tuple[JobKind, str], int] = {}  # how many jobs were leased since one from below was
         self._lowest_next: dict[tuple[JobKind, str], bool] = {}  # whether that one is to be of the lowest priority
@@ -177,8 +149,9 @@ class Queue:
         self._settle(tx, lease, state=JobState.READY, error=error, due=due, attempts=attempts, turn=turn)
 
     def conclude(self, tx: Connection, kind: JobKind, subject: str, destination: str) -> None:
-        """Mark a live job done whoever holds it: what it was about has happened. Another stays as it is."""
-        self._resolve(tx, kind, subject, destination, state=JobState.DONE, error=None)
+        """Mark a job done whoever holds it, and though it was given up: what it was about has happened."""
+        states = (JobState.READY, JobState.LEASED, JobState.DEAD)
+        self._resolve(tx, kind, subject, destination, states, state=JobState.DONE, error=None)
 
     def reopen(
         self, tx: Connection, kind: JobKind, subject: str, destination: str, pause: Callable[[int], float], error: str
@@ -187,7 +160,8 @@ class Queue:
         key = (jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == destination)
         attempts = tx.scalar(select(jobs.c.attempts).where(*key))
         due = self._clock() + pause(max(1, attempts or 0))
-        self._resolve(tx, kind, subject, destination, state=JobState.READY, error=error, due=due)
+        states = (JobState.READY, JobState.LEASED)
+        self._resolve(tx, kind, subject, destination, states, state=JobState.READY, error=error, due=due)
 
     def release(self, owner: str, *, counted: bool = True) -> int:
         """Give back every lease of an owner, or of a role whose processes are known to be dead; return how many."""
@@ -207,68 +181,13 @@ class Queue:
         """Return when (epoch seconds) the next job of a kind can be leased; None when there is none or it is held."""
         mine = (jobs.c.kind == kind, jobs.c.destination == destination, not_(is_held(STAGES[kind])))
         with reading(self._engine) as tx:
-            ready = tx.scalar(select(func.min(jobs.c.due)).where(_READY, *mine))
+            ready = tx.scalar(select(func.min(jobs.c.due)).where(READY, *mine))
             leased = tx.scalar(select(func.min(jobs.c.expires)).where(_LEASED, *mine))
         return min((value for value in (ready, leased) if value is not None), default=None)
 
-    def retry(self, tx: Connection, job: int) -> None:
-        """Make a dead or waiting job due now, its attempts counted from zero.
-
-        Raises:
-            NotFoundError: no such job, or it is done or being worked on.
-        """
-        values: dict[str, Any] = {"state": JobState.READY, "attempts": 0, "interrupted": 0, "error": None}
-        values |= {"due": self._clock(), "updated": self._clock()}
-        self._change(tx, job, (JobState.DEAD, JobState.READY), values)
-
-    def discard(self, tx: Connection, job: int) -> None:
-        """Remove a dead job for good.
-
-        Raises:
-            NotFoundError: no dead job has that number.
-        """
-        if not tx.execute(delete(jobs).where(jobs.c.job == job, jobs.c.state == JobState.DEAD)).rowcount:
-            raise NotFoundError(f"There is no dead job {job}; `radnode jobs list` shows which there are.")
-
-    def show(self, job: int) -> JobRow:
-        """Return one job.
-
-        Raises:
-            NotFoundError: no job has that number.
-        """
-        with reading(self._engine) as tx:
-            row = tx.execute(select(*_COLUMNS).where(jobs.c.job == job)).one_or_none()
-        if row is None:
-            raise NotFoundError(f"There is no job {job}; `radnode jobs list` shows which there are.")
-        return _row(row)
-
-    def listing(self, states: Sequence[JobState], limit: int = 1000) -> list[JobRow]:
-        """Return jobs in the given states, oldest first."""
-        wanted = [text(f"state = '{state.value}'") for state in states]  # so that each finds its partial index
-        query = union_all(*(select(select(*_COLUMNS).where(state).subquery()) for state in wanted))
-        with reading(self._engine) as tx:
-            return [_row(row) for row in tx.execute(query.order_by("job").limit(limit))]
-
-    def waiting(self, kind: JobKind, limit: int) -> int:
-        """Return how many jobs of a kind wait, counting no further than `limit`."""
-        query: Select[int] = select(literal_column("1", Integer)).where(_READY, jobs.c.kind == kind).limit(limit)
-        with reading(self._engine) as tx:
-            return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
-
-    def of_subject(self, tx: Connection, kind: JobKind, subject: str) -> list[JobRow]:
-        """Return the jobs of one kind about one subject."""
-        query = select(*_COLUMNS).where(jobs.c.kind == kind, jobs.c.subject == subject).order_by(jobs.c.job)
-        return [_row(row) for row in tx.execute(query)]
-
-    def counts(self) -> dict[tuple[JobKind, JobState], int]:
-        """Return how many jobs there are of each kind in each state."""
-        query = select(jobs.c.kind, jobs.c.state, func.count()).group_by(jobs.c.kind, jobs.c.state)
-        with reading(self._engine) as tx:
-            return {(JobKind(kind), JobState(state)): count for kind, state, count in tx.execute(query)}
-
     def _first(self, tx: Connection, kind: JobKind, destination: str, now: float, limit: int) -> list[Row[Any]]:
         """Return the jobs whose turn it is, at most `limit`, the first one perhaps from a lower priority."""
-        wanted = (_READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
+        wanted = (READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
         query = select(jobs).where(*wanted, not_(is_held(STAGES[kind]))).order_by(*_ORDER)
         rows = list(tx.execute(query.limit(limit)))
         queue = (kind, destination)
@@ -295,7 +214,7 @@ class Queue:
         """
         if now < self._latest or not self._latest:
             late = jobs.c.updated > now + BUSY_SECONDS  # others may have waited that long with the time they read
-            tx.execute(update(jobs).where(_READY, late, jobs.c.due > now).values(due=now, updated=now))
+            tx.execute(update(jobs).where(READY, late, jobs.c.due > now).values(due=now, updated=now))
             term = jobs.c.expires - jobs.c.updated
             tx.execute(update(jobs).where(_LEASED, late).values(expires=now + term, updated=now))
         self._latest = now
@@ -312,19 +231,16 @@ class Queue:
         if not tx.execute(update(jobs).where(held).values(values)).rowcount:
             raise StaleLease(f"The lease of job {lease.job_id} has passed to another worker.")
 
-    def _resolve(self, tx: Connection, kind: JobKind, subject: str, destination: str, **changed: object) -> None:
-        """Change a live job from outside; who holds a lease of it finds that it has lost it."""
+    def _resolve(
+        self,
+        tx: Connection,
+        kind: JobKind,
+        subject: str,
+        destination: str,
+        states: Sequence[JobState],
+        **changed: object,
+    ) -> None:
+        """Change a job in one of these states from outside; who holds a lease of it finds that it has lost it."""
         key = (jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == destination)
         values = {"token": None, "owner": None, "expires": None, "updated": self._clock(), **changed}
-        live = (JobState.READY, JobState.LEASED)
-        tx.execute(update(jobs).where(*key, jobs.c.state.in_(live)).values(values))
-
-    def _change(self, tx: Connection, job: int, states: Sequence[JobState], values: dict[str, Any]) -> None:
-        found = and_(jobs.c.job == job, jobs.c.state.in_(states))
-        if not tx.execute(update(jobs).where(found).values(values)).rowcount:
-            raise NotFoundError(f"Job {job} is not there, done already, or being worked on: `radnode jobs show {job}`.")
-
-
-def _row(row: object) -> JobRow:
-    values = {name: getattr(row, name) for name in JobRow.__dataclass_fields__}
-    return JobRow(**{**values, "kind": JobKind(values["kind"]), "state": JobState(values["state"])})
+        tx.execute(update(jobs).where(*key, jobs.c.state.in_(states)).values(values))

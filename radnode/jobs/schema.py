@@ -52,6 +52,14 @@ results = Table(
     Column("created", Float, nullable=False, index=True),
 )
 
+secondary = Table(  # the secondary objects of results; the key is the subject of their deliveries
+    "secondary",
+    metadata,
+    Column("secondary", String(32), primary_key=True),  # RESULT.NAME, the name as "sc1"
+    Column("result", String(16), ForeignKey("results.result"), nullable=False, index=True),
+    Column("object_id", LargeBinary(16), nullable=False, unique=True),
+)
+
 commitments = Table(  # what peers asked this node to commit
     "commitments",
     metadata,
@@ -117,7 +125,7 @@ jobs = Table(
     metadata,
     Column("job", Integer, primary_key=True, autoincrement=True),
     Column("kind", String(8), nullable=False),
-    # analyse, forward: instance; series: series.generation; deliver: result; commit: commitment
+    # analyse, forward: instance; series: series.generation; deliver: result or secondary; commit: commitment
     Column("subject", String(48), nullable=False),
     Column("destination", String(32), nullable=False, server_default=""),
     Column("state", String(8), nullable=False),

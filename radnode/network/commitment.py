@@ -17,7 +17,7 @@ from radnode.commitment_sets import (
     write_report,
     write_request,
 )
-from radnode.errors import DestinationUnavailable, InputError
+from radnode.errors import DeliveryError, DestinationUnavailable, InputError, RadnodeError
 from radnode.model import CommitmentReport, CommitmentRequest
 from radnode.network import statuses, wire
 from radnode.network.command_set import (
@@ -34,9 +34,12 @@ from radnode.network.storage_scu import DestinationAssociation
 from radnode.settings import DestinationSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from radnode.settings import PeerSettings
 
 OFFERS = ((STORAGE_COMMITMENT, EXPLICIT), (STORAGE_COMMITMENT, IMPLICIT))
+_NOTHING = (OSError, wire.ProtocolError, MalformedCommand, DeliveryError)  # what an association that breaks raises
 
 
 class ReportAssociation(DestinationAssociation):
@@ -104,28 +107,52 @@ class CommittingAssociation(DestinationAssociation):
         if status != statuses.SUCCESS:
             raise DestinationUnavailable(f"{self._subject} answered {status:04X} to N-ACTION.")
 
-    def await_report(self, seconds: float) -> CommitmentReport | None:
-        """Return what the destination reports on this association within so many seconds, or None; it is answered.
+    def await_report(self, seconds: float, take: Callable[[CommitmentReport], object]) -> bool:
+        """Say whether the destination reports on this association within so many seconds.
 
-        Where it says something else, or the association breaks, that is no report: it will be asked again.
+        `take` has kept the report when it is answered 0000; a destination that heard anything else reports again. Where
+        the destination says something else, or the association breaks, that is no report: it will be asked again.
+
+        Raises:
+            RadnodeError: `take` raised it; the destination was told the status of a failure.
         """
         context_id, syntax = self._context(OFFERS)
-        with contextlib.suppress(OSError, wire.ProtocolError, MalformedCommand, DestinationUnavailable):
+        try:
             command, data_set = self._message(time.monotonic() + seconds)
-            if command.ushort(Tag.COMMAND_FIELD) == Command.N_EVENT_REPORT:
-                report, status = _read(data_set, syntax)
-                answer = response(command, status)
-                for pdu in wire.p_data(context_id, answer, command=True, max_length=self._max_length):
-                    self._wire.send(pdu)
-                return report
-        return None
+            if command.ushort(Tag.COMMAND_FIELD) != Command.N_EVENT_REPORT:
+                return False
+        except _NOTHING:
+            return False
+        try:
+            take(read_report(data_set, syntax))
+        except RadnodeError as error:
+            self._answer(context_id, command, statuses.of_commitment(error))
+            if isinstance(error, InputError):
+                return False
+            raise
+        self._answer(context_id, command, statuses.SUCCESS)
+        return True
+
+    def _answer(self, context_id: int, command: CommandSet, status: int) -> None:
+        """Answer a report; a destination that does not hear it reports again."""
+        with contextlib.suppress(*_NOTHING):
+            for pdu in wire.p_data(context_id, response(command, status), command=True, max_length=self._max_length):
+                self._wire.send(pdu)
 
     def _message(self, deadline: float) -> tuple[CommandSet, bytes]:
-        """Return the next message of the destination and its data set."""
+        """Return the next message of the destination and its data set; `deadline` (time.monotonic()) is for all of it.
+
+        Raises:
+            OSError: the connection broke, or the message was not whole in time.
+            ProtocolError, MalformedCommand: it is none, or too long.
+            DestinationUnavailable, DestinationRefused: as `_expect`.
+        """
         encoded, data_set = bytearray(), bytearray()
         command: CommandSet | None = None
-        while len(encoded) <= MAX_COMMAND_BYTES and len(data_set) <= MAX_BYTES:
-            body = self._expect(wire.P_DATA, max(0.001, deadline - time.monotonic()))
+        room = MAX_COMMAND_BYTES + MAX_BYTES
+        while room >= 0:
+            body = self._expect(wire.P_DATA, deadline)
+            room -= len(body)
             for is_command, is_last, fragment in wire.read_values(body):
                 if is_command:
                     encoded += fragment
@@ -135,11 +162,3 @@ class CommittingAssociation(DestinationAssociation):
                 if is_last and command is not None and is_command != command.has_data_set:
                     return command, bytes(data_set)
         raise wire.ProtocolError("an endless message")
-
-
-def _read(data_set: bytes, transfer_syntax_uid: str) -> tuple[CommitmentReport | None, int]:
-    """Return what a report says, and the status of its response."""
-    try:
-        return read_report(data_set, transfer_syntax_uid), statuses.SUCCESS
-    except InputError as error:
-        return None, statuses.of_commitment(error)

@@ -11,13 +11,15 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
 from radnode.model import Reception, pour
-from radnode.network.command_set import MAX_COMMAND_BYTES, RESPONSE, CommandSet, MalformedCommand, Tag
+from radnode.network.command_set import MAX_COMMAND_BYTES, RESPONSE, Command, CommandSet, MalformedCommand, Tag
 
 if TYPE_CHECKING:
     from radnode.network.association import AcceptedAssociation
 
 MALFORMED = "message_malformed", "The peer sent no legal DIMSE message."
 COMMAND, LAST = 0x01, 0x02  # message control header, PS3.8 Annex E.2
+MAX_EMPTY = 64  # fragments of a message that bring nothing and do not end it; nobody needs one
+MAX_OTHER_BYTES = 2**26  # of a data set of anything but a C-STORE, whether it is wanted or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Messages(DIMSEServiceProvider):
         self._command_bytes = bytearray()
         self._command: CommandSet | None = None
         self._reception: Reception | None = None
-        self._size = 0
+        self._size = self._empty = 0
 
     @property
     def busy(self) -> bool:
@@ -96,6 +98,7 @@ class Messages(DIMSEServiceProvider):
             raise MalformedCommand("a second or endless command set")
         self._command_bytes += fragment
         if not control & LAST:
+            self._check_progress(len(fragment))
             return None
         command = CommandSet.parse(bytes(self._command_bytes))
         self._check_command(context_id, command)
@@ -116,9 +119,30 @@ class Messages(DIMSEServiceProvider):
         return self._reception
 
     def data_came(self, size: int, control: int) -> Message | None:
-        """Count a fragment that is in its reception; return the message if it was the last."""
+        """Count a fragment that is in its reception; return the message if it was the last.
+
+        Raises:
+            MalformedCommand: the data set does not end.
+        """
         self._size += size
-        return self._complete(self._command) if control & LAST and self._command is not None else None
+        if control & LAST and self._command is not None:
+            return self._complete(self._command)
+        self._check_progress(size)
+        return None
+
+    def _check_progress(self, size: int) -> None:
+        """Hold a message that goes on to bringing something, and one that is no C-STORE to a length.
+
+        Raises:
+            MalformedCommand: it would go on for ever.
+        """
+        self._empty += not size
+        if self._empty > MAX_EMPTY:
+            raise MalformedCommand("a message of empty fragments")
+        if self._size <= MAX_OTHER_BYTES or self._command is None:
+            return
+        if self._command.ushort(Tag.COMMAND_FIELD) != Command.C_STORE:
+            raise MalformedCommand("an endless data set")
 
     def _check_command(self, context_id: int, command: CommandSet) -> None:
         """Hold a command set to what may come: requests, with the message ID that its response is to name."""

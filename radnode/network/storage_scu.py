@@ -78,7 +78,9 @@ class DestinationAssociation:
                 self._check_host(destination.host)
             with self._told_apart():
                 self._wire.send(wire.associate_rq(calling_ae_title, destination.ae_title, contexts, scp_of))
-                accepted, self._max_length = wire.read_associate_ac(self._expect(wire.ASSOCIATE_AC))
+                accepted, self._max_length = wire.read_associate_ac(
+                    self._expect(wire.ASSOCIATE_AC, self._wire.deadline())
+                )
         except BaseException:
             self._wire.close()
             raise
@@ -112,7 +114,7 @@ class DestinationAssociation:
         with contextlib.suppress(OSError, wire.ProtocolError, DestinationUnavailable, DestinationRefused):
             if error is None or isinstance(error, DestinationRefused):
                 self._wire.send(wire.RELEASE_RQ_PDU)
-                self._expect(wire.RELEASE_RP)
+                self._expect(wire.RELEASE_RP, self._wire.deadline())
             else:
                 self._wire.send(wire.ABORT_PDU)
         self._wire.close()
@@ -206,18 +208,21 @@ class DestinationAssociation:
             return response.ushort(_Tag.STATUS)
 
     def _response(self) -> CommandSet:
-        """Read P-DATA until a command set is complete."""
-        encoded = bytearray()
-        while len(encoded) <= MAX_COMMAND_BYTES:
-            for is_last, fragment in wire.read_p_data(self._expect(wire.P_DATA)):
+        """Read P-DATA until a command set is complete: one deadline for all of it, however many PDUs it comes in."""
+        encoded, deadline = bytearray(), self._wire.deadline()
+        room = MAX_COMMAND_BYTES
+        while room >= 0:
+            body = self._expect(wire.P_DATA, deadline)
+            room -= len(body)
+            for is_last, fragment in wire.read_p_data(body):
                 encoded += fragment
                 if is_last:
                     return CommandSet.parse(bytes(encoded))
         raise wire.ProtocolError("an endless command set")
 
-    def _expect(self, pdu_type: int, seconds: float | None = None) -> bytes:
-        """Return the variable field of the next PDU, which must be of this type."""
-        received, body = self._wire.receive(seconds)
+    def _expect(self, pdu_type: int, deadline: float) -> bytes:
+        """Return the variable field of the next PDU, which must be of this type, and whole at `deadline`."""
+        received, body = self._wire.receive(deadline)
         if received == pdu_type:
             return body
         if received == wire.ASSOCIATE_RJ and len(body) == 4:

@@ -82,14 +82,17 @@ class Wire:
         self._connection.settimeout(self._timeout)
         self._connection.sendall(encoded)
 
-    def receive(self, seconds: float | None = None) -> tuple[int, bytes]:
-        """Return type and variable field of the next PDU; the timeout, or `seconds`, is that of the whole PDU.
+    def deadline(self) -> float:
+        """Return when (time.monotonic()) an answer that is waited for from now on must be whole."""
+        return time.monotonic() + self._timeout
+
+    def receive(self, deadline: float) -> tuple[int, bytes]:
+        """Return type and variable field of the next PDU, which is to be whole at `deadline` (time.monotonic()).
 
         Raises:
             OSError: the connection broke or ended, or the PDU did not come in time.
             ProtocolError: the PDU claims to be longer than was announced.
         """
-        deadline = time.monotonic() + (self._timeout if seconds is None else seconds)
         pdu_type, length = _HEADER.unpack(self._read(_HEADER.size, deadline))
         if length > MAX_LENGTH:
             raise ProtocolError("a PDU longer than announced")
@@ -98,14 +101,15 @@ class Wire:
     def _read(self, count: int, deadline: float) -> bytes:
         buffer = bytearray()
         while len(buffer) < count:
-            self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._connection.settimeout(left)
             acknowledge_at_once(self._connection)  # a peer with Nagle on (dcmtk, Orthanc) holds back half its answer
             received = self._connection.recv(count - len(buffer))
             if not received:
                 raise ConnectionResetError
             buffer += received
-            if time.monotonic() > deadline:
-                raise TimeoutError
         return bytes(buffer)
 
 
@@ -198,8 +202,10 @@ def read_values(body: bytes) -> Iterator[tuple[bool, bool, bytes]]:
     """Yield (is of a command set, is the last, bytes) of each fragment of a P-DATA-TF.
 
     Raises:
-        ProtocolError: a length past the end.
+        ProtocolError: a length past the end, or no fragment at all.
     """
+    if not body:
+        raise ProtocolError("a P-DATA-TF without a presentation data value")
     offset = 0
     while offset < len(body):
         if len(body) - offset < _VALUE_HEADER.size:

@@ -2,202 +2,175 @@
 
 The first measurement group (TID 1501) speaks for the whole image: the status, whether the target is present or
 absent, and the score, which is there below the threshold too. Each finding follows in a group of its own, as
-TID 1410 where it has a region and as TID 1501 where it has none.
+TID 1410 where it has a region and as TID 1501 where it has none. The only region of a report stands in the first group
+too (TID 1501 row 10c): it is where the target is present.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
-from highdicom.sr import (
-    AlgorithmIdentification,
-    CodedConcept,
-    DeviceObserverIdentifyingAttributes,
-    FindingSite,
-    GraphicTypeValues,
-    ImageRegion,
-    LanguageOfContentItemAndDescendants,
-    Measurement,
-    MeasurementReport,
-    MeasurementsAndQualitativeEvaluations,
-    ObservationContext,
-    ObserverContext,
-    PlanarROIMeasurementsAndQualitativeEvaluations,
-    QualitativeEvaluation,
-    RelationshipTypeValues,
-    SourceImageForMeasurementGroup,
-    SourceImageForRegion,
-    TextContentItem,
-    TrackingIdentifier,
-)
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes as concepts
-from pydicom.uid import SecondaryCaptureImageStorage
 
 from radnode.model import Analysis, Finding, ModelIdentity, Outcome, Region
-from radnode.report import codes
+from radnode.report import codes, items, received
+from radnode.report.items import CONTAINS, HAS_CONCEPT_MOD, HAS_OBS_CONTEXT, SELECTED_FROM
+from radnode.report.places import Place
 from radnode.report.uids import tracking_uid
 
 _SCORE_DIGITS = 4  # decimals of a certainty in percent
 _LENGTH_DIGITS = 3  # decimals of a length in mm or pixels
 
-_Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+
+@dataclass(frozen=True)
+class _Study:
+    """What every group of one report is made from."""
+
+    sources: Sequence[Dataset]
+    model: ModelIdentity
+
+    @cached_property
+    def UIDs(self) -> list[tuple[str, str]]:
+        return [(received.text(each, "SOPClassUID"), received.text(each, "SOPInstanceUID")) for each in self.sources]
+
+    @cached_property
+    def images(self) -> list[bytes]:
+        """Every source as an item of the group that speaks for all of them."""
+        name = codes.SOURCE_OF_MEASUREMENT
+        return [items.image(CONTAINS, name, items.reference(*each)) for each in self.UIDs]
+
+    @cached_property
+    def algorithm(self) -> list[bytes]:
+        """TID 4019."""
+        model = self.model
+        said = [
+            (codes.ALGORITHM_NAME, model.name),
+            (codes.ALGORITHM_VERSION, model.version),
+            (codes.ALGORITHM_MANUFACTURER, model.manufacturer),
+            *((codes.ALGORITHM_PARAMETERS, parameter) for parameter in model.parameters),
+        ]
+        return [items.text(HAS_CONCEPT_MOD, name, codes.ascii_text(value)) for name, value in said]
+
+    def tracking(self, index: int) -> list[bytes]:
+        """TID 1410 and 1501, rows 2 and 3; index 0 is the whole image."""
+        what = f"finding {index}" if index else "image"
+        identifier = f"{codes.ascii_text(self.model.name)} {codes.ascii_text(self.model.version)} {what}"
+        uid = tracking_uid([instance for _, instance in self.UIDs], self.model.digest, index)
+        return [
+            items.text(HAS_OBS_CONTEXT, codes.TRACKING_IDENTIFIER, identifier),
+            items.uid(HAS_OBS_CONTEXT, codes.TRACKING_UID, uid),
+        ]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the content tree needs to know of one source image."""
-
-    SOPClassUID: str
-    SOPInstanceUID: str
-    Modality: str
-
-
-def measurement_report(sources: Sequence[Source], analysis: Analysis) -> Dataset:
-    """The root content item of the report."""
-    report = MeasurementReport(
-        title=codes.TITLE,
-        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
-            CodedConcept.from_code(codes.ENGLISH)
-        ),
-        observation_context=ObservationContext(observer_device_context=_observer(analysis.model)),
-        procedure_reported=codes.procedure_reported(sources[0].Modality),
-        imaging_measurements=[
-            _image_group(sources, analysis),
-            *(
-                _finding_group(sources, analysis.model, finding, index)
-                for index, finding in enumerate(analysis.findings, 1)
-            ),
-        ],
-    )
-    root: Dataset = report[0]
-    return root
-
-
-def _observer(model: ModelIdentity) -> ObserverContext:
-    """TID 1002 and 1004: the observer is the trained model, whose device UID changes when it is retrained."""
-    return ObserverContext(
-        observer_type=concepts.DCM.Device,
-        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=model.device_uid,
-            name=codes.ascii_text(model.name),
-            manufacturer_name=codes.ascii_text(model.manufacturer),
-            model_name=codes.ascii_text(model.name),
-            serial_number=model.digest,
-        ),
-    )
-
-
-def _image_group(sources: Sequence[Source], analysis: Analysis) -> MeasurementsAndQualitativeEvaluations:
-    target = codes.coded(analysis.target)
-    evaluations = [
-        QualitativeEvaluation(codes.CAD_SUMMARY, codes.SUMMARY[analysis.outcome]),
-        QualitativeEvaluation(codes.DETECTIONS, codes.STATUS[analysis.outcome]),
+def measurement_report(sources: Sequence[Dataset], analysis: Analysis) -> list[RawDataElement]:
+    """The elements of the root content item; `sources` are the headers of the analysed images."""
+    study = _Study(sources, analysis.model)
+    groups = [
+        _image_group(study, analysis),
+        *(_finding_group(study, finding, index) for index, finding in enumerate(analysis.findings, 1)),
     ]
-    detected = analysis.reason is None
-    if detected:
+    procedure = codes.procedure_reported(received.text(sources[0], "Modality"))
+    children = [
+        items.code(HAS_CONCEPT_MOD, codes.LANGUAGE, codes.ENGLISH),
+        *_observer(analysis.model),
+        items.code(HAS_CONCEPT_MOD, codes.PROCEDURE_REPORTED, procedure),
+        items.container(codes.MEASUREMENTS, "", groups),
+    ]
+    return items.root(codes.TITLE, "1500", children)
+
+
+def _observer(model: ModelIdentity) -> list[bytes]:
+    """TID 1002 and 1004: the observer is the trained model, whose device UID changes when it is retrained."""
+    name = codes.ascii_text(model.name)
+    return [
+        items.code(HAS_OBS_CONTEXT, codes.OBSERVER_TYPE, codes.DEVICE),
+        items.uid(HAS_OBS_CONTEXT, codes.DEVICE_UID, model.device_uid),
+        items.text(HAS_OBS_CONTEXT, codes.DEVICE_NAME, name),
+        items.text(HAS_OBS_CONTEXT, codes.DEVICE_MANUFACTURER, codes.ascii_text(model.manufacturer)),
+        items.text(HAS_OBS_CONTEXT, codes.DEVICE_MODEL, name),
+        items.text(HAS_OBS_CONTEXT, codes.DEVICE_SERIAL, model.digest),
+    ]
+
+
+def _image_group(study: _Study, analysis: Analysis) -> bytes:
+    target, reason = codes.coded(analysis.target), analysis.reason
+    parts = study.tracking(0)
+    if reason is None:
+        parts.append(items.code(CONTAINS, codes.FINDING, target))
+    parts += study.algorithm
+    if analysis.score is not None:
+        parts.append(_certainty(analysis.score))
+    parts.append(items.code(CONTAINS, codes.CAD_SUMMARY, codes.SUMMARY[analysis.outcome]))
+    parts.append(items.code(CONTAINS, codes.DETECTIONS, codes.STATUS[analysis.outcome]))
+    if reason is None:
         presence = codes.PRESENT if analysis.outcome is Outcome.FINDING else codes.ABSENT
-        evaluations.append(QualitativeEvaluation(target, presence))
-    group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(sources, analysis.model, 0),
-        finding_type=target if detected else None,
-        algorithm_id=_algorithm(analysis.model),
-        measurements=[] if analysis.score is None else [_certainty(analysis.score)],
-        qualitative_evaluations=evaluations,
-        source_images=_source_images(sources),
-    )
-    if analysis.reason is not None:
-        group[0].ContentSequence.append(
-            TextContentItem(codes.COMMENT, analysis.reason.text, relationship_type=RelationshipTypeValues.CONTAINS)
-        )
-    return group
-
-
-def _finding_group(sources: Sequence[Source], model: ModelIdentity, finding: Finding, index: int) -> _Group:
-    tracking = _tracking(sources, model, index)
-    algorithm = _algorithm(model)
-    measurements = [_certainty(finding.score), *_diameter(finding)]
-    code = codes.coded(finding.code)
-    laterality = None if finding.laterality is None else codes.coded(finding.laterality)
-    sites = [] if finding.site is None else [FindingSite(codes.coded(finding.site), laterality=laterality)]
-    if finding.region is None:
-        return MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracking,
-            finding_type=code,
-            finding_sites=sites,
-            algorithm_id=algorithm,
-            measurements=measurements,
-            source_images=_source_images(sources),
-        )
-    return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=tracking,
-        referenced_region=_image_region(sources, finding.region),
-        finding_type=code,
-        finding_sites=sites,
-        algorithm_id=algorithm,
-        measurements=measurements,
-    )
-
-
-def _tracking(sources: Sequence[Source], model: ModelIdentity, index: int) -> TrackingIdentifier:
-    what = f"finding {index}" if index else "image"
-    return TrackingIdentifier(
-        uid=tracking_uid([source.SOPInstanceUID for source in sources], model.digest, index),
-        identifier=f"{codes.ascii_text(model.name)} {codes.ascii_text(model.version)} {what}",
-    )
-
-
-def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
-    """TID 4019."""
-    return AlgorithmIdentification(
-        name=codes.ascii_text(model.name),
-        version=codes.ascii_text(model.version),
-        manufacturer=codes.ascii_text(model.manufacturer),
-    )
-
-
-def _certainty(score: float) -> Measurement:
-    """A score in 0..1 as a certainty in percent."""
-    return Measurement(name=codes.CERTAINTY, value=round(100.0 * score, _SCORE_DIGITS), unit=codes.PERCENT)
-
-
-def _diameter(finding: Finding) -> list[Measurement]:
-    """The diameter in mm where the detector knew the spacing, else that of the region in pixels of the source."""
-    if finding.diameter_mm is not None:
-        value, unit = finding.diameter_mm, codes.MILLIMETER
-    elif finding.region is not None:
-        value, unit = _extent(finding.region), codes.PIXELS
+        parts.append(items.code(CONTAINS, target, presence))
     else:
-        return []
-    return [Measurement(name=codes.DIAMETER, value=round(value, _LENGTH_DIGITS), unit=unit)]
+        parts.append(items.code(CONTAINS, codes.REASON, codes.REASONS[reason]))
+        parts.append(items.text(CONTAINS, codes.COMMENT, reason.text))
+    located = [finding.region for finding in analysis.findings if finding.region is not None]
+    if len(located) == 1:  # PixelMed wants a region in every group of a report that has one region in all
+        parts.append(_image_region(located[0], Place.of(study.sources, located[0])))
+    return items.container(codes.GROUP, "1501", [*parts, *study.images])
 
 
-def _extent(region: Region) -> float:
-    """The longer side of a box, the largest distance between two points of a contour; in pixels."""
-    points = np.asarray(region.points)  # (column, row) in pixels, shape (N, 2)
-    if region.kind == "box":
-        return float(np.ptp(points, axis=0).max())
-    return max(math.dist(one, other) for one in region.points for other in region.points)
+def _finding_group(study: _Study, finding: Finding, index: int) -> bytes:
+    place = Place.of(study.sources, finding.region)
+    parts = [*study.tracking(index), items.code(CONTAINS, codes.FINDING, codes.coded(finding.code))]
+    if finding.site is not None:
+        parts.append(items.code(HAS_CONCEPT_MOD, codes.FINDING_SITE, codes.coded(finding.site), *_side(finding, place)))
+    parts += [*study.algorithm, _certainty(finding.score), *_size(finding, place)]
+    if finding.region is None:
+        return items.container(codes.GROUP, "1501", [*parts, *study.images])
+    regions = [_image_region(finding.region, place), *_outline(finding.region, place)]
+    return items.container(codes.GROUP, "1410", [*parts, *regions])
 
 
-def _image_region(sources: Sequence[Source], region: Region) -> ImageRegion:
-    """SCOORD with the outline as a closed polyline, selected from its source image.
+def _side(finding: Finding, place: Place) -> list[bytes]:
+    """The laterality that the detector gives, else that of the one breast that a mammogram shows."""
+    side = place.laterality if finding.laterality is None else codes.coded(finding.laterality)
+    return [] if side is None else [items.code(HAS_CONCEPT_MOD, codes.LATERALITY, side)]
 
-    With one source, `frame` is the frame of a multi-frame image; with several it says which of them (from 1).
+
+def _certainty(score: float) -> bytes:
+    """A score in 0..1 as a certainty in percent."""
+    return items.number(CONTAINS, codes.CERTAINTY, round(100.0 * score, _SCORE_DIGITS), codes.PERCENT)
+
+
+def _size(finding: Finding, place: Place) -> list[bytes]:
+    """The diameter and a comment on what it rests on.
+
+    In mm, as the detector says or else of the region, where the spacing of the image holds in the patient; else in
+    pixels of the region. Nothing where there is no region to measure and no spacing to trust.
     """
-    source, frames = sources[0], None if region.frame is None else [region.frame]
-    if len(sources) > 1:
-        source, frames = sources[(region.frame or 1) - 1], None
-    outline = np.asarray([*region.points, region.points[0]], dtype=np.float32)  # (column, row), shape (N + 1, 2)
-    # highdicom looks the class up and knows only current ones, so the reference gets its own class afterwards.
-    image = SourceImageForRegion(SecondaryCaptureImageStorage, source.SOPInstanceUID, frames)
-    scoord = ImageRegion(GraphicTypeValues.POLYLINE, outline, image)
-    image.ReferencedSOPSequence[0].ReferencedSOPClassUID = source.SOPClassUID
-    return scoord
+    region, basis = finding.region, place.spacing.basis
+    if basis.in_patient and finding.diameter_mm is not None:
+        value, unit = finding.diameter_mm, codes.MILLIMETER
+    elif region is None:
+        return []
+    elif basis.in_patient:
+        value, unit = place.extent_mm(region), codes.MILLIMETER
+    else:
+        value, unit = place.extent(region), codes.PIXELS
+    measured = items.number(CONTAINS, codes.DIAMETER, round(value, _LENGTH_DIGITS), unit)
+    return [measured, items.text(CONTAINS, codes.COMMENT, basis.value)]
 
 
-def _source_images(sources: Sequence[Source]) -> list[SourceImageForMeasurementGroup]:
-    return [SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID) for source in sources]
+def _outline(region: Region, place: Place) -> list[bytes]:
+    """SCOORD3D with the region in the patient, for viewers that show another series of the frame of reference.
+
+    Beside the Image Region and under a name of its own, since TID 1410 has one region and most viewers want pixels.
+    """
+    if place.plane is None:
+        return []
+    points = place.plane.outline(region.points)
+    return [items.scoord3d(CONTAINS, codes.OUTLINE, points, place.plane.FrameOfReferenceUID)]
+
+
+def _image_region(region: Region, place: Place) -> bytes:
+    """SCOORD with the outline as a closed polyline, selected from its source image."""
+    image = items.image(SELECTED_FROM, codes.SOURCE, place.reference)
+    return items.scoord(CONTAINS, codes.REGION, [*region.points, region.points[0]], image)

@@ -6,17 +6,18 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
-from highdicom.sr import CodedConcept
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from radnode.model import ModelIdentity
-from radnode.report import codes, received
+from radnode.report import codes, items, received
 
 SERIES_DESCRIPTION = "AI result, not for primary diagnosis"
 _SERIES_NUMBER = 9900  # above what modalities give, so that results sort last
 _MANUFACTURER = "radnode"
+_PURPOSE_OF_REFERENCE = 0x0040A170
+_EVIDENCE, _OTHER_EVIDENCE, _PREDECESSORS = 0x0040A375, 0x0040A385, 0x0040A360
 
 # Type 1 and 2 of the Patient and General Study modules (PS3.3 C.7.1.1 and C.7.2.1): there, empty if need be.
 _REQUIRED = (
@@ -93,7 +94,7 @@ def add_document(report: Dataset, source: Dataset, accepted_at: datetime, conten
     `accepted_at` is written in the time zone that the source states, else in its own: Timezone Offset From UTC
     speaks for the copied study date and time as well.
     """
-    moment = accepted_at.astimezone(_zone(source) or accepted_at.tzinfo)
+    moment = accepted_at.astimezone(zone(source) or accepted_at.tzinfo)
     report.SOPClassUID = Comprehensive3DSRStorage
     report.TimezoneOffsetFromUTC = f"{moment:%z}"[:5]
     report.InstanceCreationDate = report.ContentDate = f"{moment:%Y%m%d}"
@@ -120,7 +121,8 @@ def add_equipment(report: Dataset, model: ModelIdentity, software_version: str, 
     report.DeviceSerialNumber = report.StationName = codes.ascii_text(station_name, 16)
     report.SoftwareVersions = [codes.ascii_text(software_version)]
     algorithm = Dataset()
-    algorithm.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.PROCESSING_ALGORITHM)]
+    purpose = items.code_sequence(_PURPOSE_OF_REFERENCE, codes.PROCESSING_ALGORITHM)
+    algorithm[purpose.tag] = purpose
     algorithm.Manufacturer = codes.ascii_text(model.manufacturer)
     algorithm.ManufacturerModelName = codes.ascii_text(model.name)
     algorithm.SoftwareVersions = [codes.ascii_text(model.version)]
@@ -129,19 +131,33 @@ def add_equipment(report: Dataset, model: ModelIdentity, software_version: str, 
     report.ContributingEquipmentSequence = [algorithm]
 
 
+def add_coding_scheme(report: Dataset) -> None:
+    """Say whose the codes of our own are (PS3.3 C.12.1, Coding Scheme Identification)."""
+    report.CodingSchemeIdentificationSequence = [
+        _dataset(
+            CodingSchemeDesignator=codes.SCHEME,
+            CodingSchemeName="radnode reasons for no result",
+            CodingSchemeResponsibleOrganization=_MANUFACTURER,
+        )
+    ]
+
+
 def add_evidence(report: Dataset, sources: Sequence[Dataset]) -> None:
     """Name every source instance (PS3.3 C.17.2.3), apart where it belongs to another study than the report."""
-    references = _references(sources)
-    StudyInstanceUID = received.text(sources[0], "StudyInstanceUID")
-    report.CurrentRequestedProcedureEvidenceSequence = [references.pop(StudyInstanceUID)]
-    if references:
-        report.PertinentOtherEvidenceSequence = list(references.values())
+    studies = _references(sources)
+    current = items.raw(_EVIDENCE, [studies.pop(received.text(sources[0], "StudyInstanceUID"))])
+    report[current.tag] = current
+    if studies:
+        other = items.raw(_OTHER_EVIDENCE, studies.values())
+        report[other.tag] = other
 
 
 def add_predecessors(report: Dataset, predecessors: Sequence[Dataset]) -> None:
-    """Name the earlier reports on the same sources (PS3.3 C.17.2.4)."""
-    if predecessors:
-        report.PredecessorDocumentsSequence = list(_references(predecessors).values())
+    """Name the earlier reports on the same sources (PS3.3 C.17.2.4); a report that is made again is not its own."""
+    earlier = [each for each in predecessors if received.text(each, "SOPInstanceUID") != report.SOPInstanceUID]
+    if earlier:
+        sequence = items.raw(_PREDECESSORS, _references(earlier).values())
+        report[sequence.tag] = sequence
 
 
 def add_request(report: Dataset, source: Dataset) -> None:
@@ -163,24 +179,15 @@ def add_request(report: Dataset, source: Dataset) -> None:
     report[sequence.tag] = sequence
 
 
-def _references(instances: Sequence[Dataset]) -> dict[str, Dataset]:
+def _references(instances: Sequence[Dataset]) -> dict[str, bytes]:
     """Hierarchical references (PS3.3 C.17.2.1) to the instances by their Study Instance UID, each instance once."""
     uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-    studies: dict[str, Dataset] = {}
-    series: dict[tuple[str, str], Dataset] = {}
-    for study_uid, series_uid, instance_uid, class_uid in dict.fromkeys(
+    studies: dict[str, dict[str, list[bytes]]] = {}
+    for study, series, instance, SOPClassUID in dict.fromkeys(
         tuple(received.text(instance, keyword) for keyword in uids) for instance in instances
     ):
-        if study_uid not in studies:
-            studies[study_uid] = _dataset(StudyInstanceUID=study_uid, ReferencedSeriesSequence=[])
-        if (study_uid, series_uid) not in series:
-            item = _dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=[])
-            series[study_uid, series_uid] = item
-            studies[study_uid].ReferencedSeriesSequence.append(item)
-        series[study_uid, series_uid].ReferencedSOPSequence.append(
-            _dataset(ReferencedSOPClassUID=class_uid, ReferencedSOPInstanceUID=instance_uid)
-        )
-    return studies
+        studies.setdefault(study, {}).setdefault(series, []).append(items.reference(SOPClassUID, instance))
+    return {study: items.study_references(study, series) for study, series in studies.items()}
 
 
 def _dataset(**values: object) -> Dataset:
@@ -191,7 +198,7 @@ def _dataset(**values: object) -> Dataset:
     return dataset
 
 
-def _zone(source: Dataset) -> timezone | None:
+def zone(source: Dataset) -> timezone | None:
     """Timezone Offset From UTC (PS3.3 C.12.1) of the source; None when it says none or nonsense."""
     offset = re.fullmatch(r"([+-])(0\d|1[0-4])([0-5]\d)", received.text(source, "TimezoneOffsetFromUTC"))
     if offset is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import cache
 from typing import cast
 
 import pydicom.config
@@ -40,7 +41,11 @@ _UNREADABLE = (
 
 def text(dataset: Dataset, keyword: str) -> str:
     """The value of an element whose alphabet is ASCII (UI, CS, DA, IS, ...), trimmed; "" when absent or empty."""
-    value = _value(dataset, _tag(keyword), _DEFAULT_ENCODING)
+    tag = _tag(keyword)
+    item = dataset.get_item(tag) if tag in dataset else None
+    if isinstance(item, DataElement) and isinstance(item.value, str):
+        return item.value.encode("ascii", "replace").decode().strip("\0 ")
+    value = _value(dataset, tag, _DEFAULT_ENCODING)
     return "" if value is None else value.decode("ascii", "replace").strip("\0 ")
 
 
@@ -107,6 +112,7 @@ def _element(dataset: Dataset, tag: BaseTag, charset: str | list[str], depth: in
     return RawDataElement(tag, VR, len(value), value, 0, False, True)
 
 
+@cache
 def _tag(keyword: str) -> BaseTag:
     tag = tag_for_keyword(keyword)
     if tag is None:

@@ -42,18 +42,20 @@ def build_report(
     StudyInstanceUID = received.text(sources[0], "StudyInstanceUID")
     SOPInstanceUIDs = [received.text(source, "SOPInstanceUID") for source in sources]
     digest = analysis.model.digest
-    tree = content.measurement_report([_content_source(source) for source in sources], analysis)
 
     report = Dataset()
     header.add_patient_and_study(report, sources[0])
     header.add_document(report, sources[0], accepted_at, content_qualification)
     header.add_equipment(report, analysis.model, software_version, station_name)
     header.add_request(report, sources[0])
+    if analysis.reason is not None:
+        header.add_coding_scheme(report)
     header.add_evidence(report, sources)
-    header.add_predecessors(report, predecessors)
     report.SeriesInstanceUID = uids.series_uid(StudyInstanceUID, digest)
     report.SOPInstanceUID = uids.document_uid(SOPInstanceUIDs, digest, uids.report_role(analysis))
-    report.update(tree)
+    header.add_predecessors(report, predecessors)
+    for element in content.measurement_report(sources, analysis):
+        report[element.tag] = element
     report.file_meta = header.file_meta(report.SOPInstanceUID)
     return report
 
@@ -72,11 +74,3 @@ def encode_report(dataset: Dataset) -> bytes:
     for tag in sorted(dataset.keys()):
         write_data_element(buffer, dataset.get_item(tag), charset)
     return buffer.getvalue()
-
-
-def _content_source(source: Dataset) -> content.Source:
-    return content.Source(
-        SOPClassUID=received.text(source, "SOPClassUID"),
-        SOPInstanceUID=received.text(source, "SOPInstanceUID"),
-        Modality=received.text(source, "Modality"),
-    )

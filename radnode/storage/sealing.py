@@ -55,6 +55,7 @@ class Kind(enum.IntEnum):
     RESULT = 2
     REPORT = 3
     COMMITMENT = 4
+    SECONDARY = 5
 
 
 class Source(Protocol):

@@ -81,10 +81,10 @@ def receive(
     samples = _run(lambda folder: measure(recipes, sizes, folder, chosen, lambda line: click.echo(line, err=True)))
     if quick:
         lines.append("quick: shows that it works and measures nothing")
-    report = table.render(table.Samples(samples), recipes, lines)
-    click.echo(report)
+    page_text = table.render(table.Samples(samples), recipes, lines)
+    click.echo(page_text)
     if page is not None:
-        table.write(report, page)
+        table.write(page_text, page)
     if samples_file is not None:
         samples_file.write_text(json.dumps([asdict(sample) for sample in samples], indent=1))
 
@@ -152,6 +152,15 @@ def outbox(reports: int, away: float) -> None:
     from benchmarks.outbox import measure  # noqa: PLC0415
 
     _run(lambda folder: measure(reports, away, folder, click.echo))
+
+
+@cli.command()
+@click.option("--rounds", default=300, show_default=True, type=click.IntRange(2), help="Reports of each kind.")
+def report(rounds: int) -> None:
+    """Build and encode reports: of one image, with ten findings, on four hundred images; beside highdicom."""
+    from benchmarks.report import measure  # noqa: PLC0415
+
+    measure(rounds, click.echo)
 
 
 def _named(names: str, known: Mapping[str, _T]) -> list[_T]:

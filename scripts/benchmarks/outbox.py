@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from radnode.audit.events import Actor
+from radnode.configuration import load_settings
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import get_instance
 from radnode.model import Analysis, Code, ModelIdentity, Outcome, PeerIdentity, StoreRequest
@@ -18,7 +19,6 @@ from radnode.node import Node
 from radnode.part10 import file_header
 from radnode.results import Report
 from radnode.rules import Decision
-from radnode.settings import load_settings
 
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -39,7 +39,7 @@ def measure(reports: int, away: float, folder: Path, say: Callable[[str], None])
     config = made_node(folder / "node", port)
     node = Node(load_settings(config))
     began = time.perf_counter()
-    _fill(node, reports)
+    fill(node, reports)
     with transaction(node.engine) as tx:  # as if they had waited for an hour
         tx.exec_driver_sql("UPDATE jobs SET created = created - 3600")
     say(f"{reports} reports are stored and wait ({time.perf_counter() - began:.1f} s)")
@@ -48,12 +48,12 @@ def measure(reports: int, away: float, folder: Path, say: Callable[[str], None])
         deliver = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=log, stderr=log, env=os.environ)
     try:
         time.sleep(away)
-        alone = _arrivals(node, 200, 1_000_000)
+        alone = arrivals(node, 200, 1_000_000)
         with receiving_pacs(port, node.settings.data_dir / "pki") as taken:
             back = time.perf_counter()
             during: list[float] = []
             while len(taken()) < reports and time.perf_counter() - back < LIMIT_SECONDS:
-                during += _arrivals(node, 20, 2_000_000 + len(during))
+                during += arrivals(node, 20, 2_000_000 + len(during))
                 time.sleep(0.2)
             seconds = time.perf_counter() - back
             time.sleep(2)
@@ -76,7 +76,7 @@ def _p99(seconds: list[float]) -> float:
     return sorted(seconds)[len(seconds) * 99 // 100] * 1000
 
 
-def _arrivals(node: Node, count: int, first: int) -> list[float]:
+def arrivals(node: Node, count: int, first: int) -> list[float]:
     """Keep images by the node's own intake, and return how many seconds each took."""
     found = []
     for number in range(first, first + count):
@@ -101,7 +101,7 @@ def _element(tag: int, value: bytes) -> bytes:
     return head + b"UI" + len(value).to_bytes(2, "little") + value
 
 
-def _fill(node: Node, count: int) -> None:
+def fill(node: Node, count: int) -> None:
     """Store results of one image by the real way, their reports composed already, many in a commit."""
     with_image = _receive(node, 0)
     with reading(node.engine) as tx:

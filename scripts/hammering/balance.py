@@ -1,10 +1,10 @@
-"""The balance: what was acknowledged, held against what the PACS holds."""
+"""The balance: what was acknowledged, and promised to be committed, held against what the PACS holds."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pydicom
@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from support.crash import sources
 from support.node import Orthanc
 
+from hammering.images import digest
 from hammering.ledger import Ledger
 
 Key = tuple[str, str]  # SOP Instance UID of the source, Series Instance UID of the report: one model version's results
@@ -26,7 +27,11 @@ class Balance:
         once: those with exactly one current report at the PACS (one that no later one names as its predecessor).
         twice: images with two current reports of the same model version, or a report that is stored twice.
         lost: acknowledged images without a current report.
-        unknown: images that were reported and that nobody sent.
+        unknown: images that were reported or forwarded and that nobody sent.
+        unforwarded: acknowledged images that a rule forwards and that the PACS has not.
+        altered: forwarded images whose data sets at the PACS are not bit for bit those that were sent.
+        uncommitted: acknowledged images of which the node said, when asked to commit them, that it has them not.
+        unanswered: requests for a storage commitment to which no answer, or not the whole one, came.
     """
 
     acknowledged: set[str]
@@ -34,36 +39,64 @@ class Balance:
     twice: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
+    unforwarded: set[str] = field(default_factory=set)
+    altered: set[str] = field(default_factory=set)
+    uncommitted: set[str] = field(default_factory=set)
+    unanswered: set[str] = field(default_factory=set)
+    forwarded: int = 0
     reports: int = 0
     predecessors: int = 0
 
     @property
     def is_even(self) -> bool:
-        """Whether nothing was lost and nothing reported twice."""
-        return not (self.twice or self.lost or self.unknown)
+        """Whether nothing was lost, altered or reported twice, and every promise was kept."""
+        return not any(found for _, found in self.faults())
+
+    def faults(self) -> Iterator[tuple[str, set[str]]]:
+        """Yield what must be empty, by the name that the table gives it."""
+        yield "reported twice", self.twice
+        yield "lost", self.lost
+        yield "nobody's", self.unknown
+        yield "not forwarded", self.unforwarded
+        yield "forwarded altered", self.altered
+        yield "commitment refused", self.uncommitted
+        yield "commitment unanswered", self.unanswered
 
 
-def draw_up(ledger: Ledger, pacs: Orthanc) -> Balance:
-    """Read every report of a PACS and hold them against the ledger."""
-    reports = list(_reports(pacs))
+def draw_up(ledger: Ledger, objects: Iterable[bytes]) -> Balance:
+    """Hold everything that a PACS has (Part 10 files: reports, and forwarded images) against the ledger."""
+    reports, forwarded = [], dict[str, str]()
+    for content in objects:
+        dataset = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
+        if dataset.Modality == "SR":
+            reports.append(dataset)
+        else:
+            forwarded[str(dataset.SOPInstanceUID)] = digest(content)
     replaced = {uid for report in reports for uid in _predecessors(report)}
     current: defaultdict[Key, list[str]] = defaultdict(list)
     for report in reports:
         if report.SOPInstanceUID not in replaced:
             for source in sources(report):
                 current[source, str(report.SeriesInstanceUID)].append(str(report.SOPInstanceUID))
-    balance = Balance(set(ledger.acknowledged), reports=len(reports), predecessors=len(replaced))
+    counts = {"forwarded": len(forwarded), "reports": len(reports), "predecessors": len(replaced)}
+    balance = Balance(set(ledger.acknowledged), **counts)
     reported = {source for source, _ in current}
     balance.twice = {source for (source, _), found in current.items() if len(found) > 1}
     balance.once = (balance.acknowledged & reported) - balance.twice
     balance.lost = balance.acknowledged - reported
-    balance.unknown = reported - set(ledger.sent)
+    balance.unknown = (reported | set(forwarded)) - set(ledger.sent)
+    due = {uid for uid in balance.acknowledged if ledger.images[uid].is_forwarded}
+    balance.unforwarded = due - set(forwarded)
+    sent = {uid: ledger.images[uid].digest for uid in forwarded if uid in ledger.images}
+    balance.altered = {uid for uid, expected in sent.items() if forwarded[uid] != expected}
+    balance.uncommitted, balance.unanswered = set(ledger.uncommitted), ledger.unanswered
     return balance
 
 
-def reported(pacs: Orthanc) -> int:
-    """Return how many instances a PACS holds; all of them are reports."""
-    return int(pacs.get("/statistics")["CountInstances"])
+def objects_of(pacs: Orthanc) -> Iterator[bytes]:
+    """Yield all that a PACS holds, as Part 10 files."""
+    for identifier in pacs.get("/instances"):
+        yield pacs.get_bytes(f"/instances/{identifier}/file")
 
 
 def table(balance: Balance, ledger: Ledger) -> Iterator[str]:
@@ -72,7 +105,9 @@ def table(balance: Balance, ledger: Ledger) -> Iterator[str]:
     yield line("acknowledged", len(balance.acknowledged), offered)
     replaced = f"{balance.reports} reports at the PACS, {balance.predecessors} of them replaced by later ones"
     yield line("reported exactly once", len(balance.once), replaced)
-    for title, found in (("reported twice", balance.twice), ("lost", balance.lost), ("nobody's", balance.unknown)):
+    yield line("forwarded", balance.forwarded, "images at the PACS, bit for bit as they were sent")
+    yield line("commitments promised", len(ledger.asked), f"of {len(ledger.images)} images, asked for in turn")
+    for title, found in balance.faults():
         yield line(title, len(found), " ".join(sorted(found)[:3]))
     yield line("associations failed", ledger.broken_off, f"answers: {listed(ledger.answers)}")
 
@@ -85,11 +120,6 @@ def line(title: str, value: object, remark: str) -> str:
 def listed(counts: Counter[str]) -> str:
     """Return counts by name in one line."""
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-
-
-def _reports(pacs: Orthanc) -> Iterator[Dataset]:
-    for identifier in pacs.get("/instances"):
-        yield pydicom.dcmread(io.BytesIO(pacs.get_bytes(f"/instances/{identifier}/file")))
 
 
 def _predecessors(report: Dataset) -> Iterator[str]:

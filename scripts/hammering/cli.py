@@ -6,23 +6,26 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
+from support.committing import Requester
 from support.crash import CrashNode
 from support.failpoints import Failpoints
 from support.node import free_port, wait_for
 from support.pacs import TroubledOrthanc
 
 from hammering import balance
+from hammering.asker import Asker
 from hammering.ledger import Ledger
 from hammering.modality import Budget, Modality
 from hammering.pacs import Trouble
 from hammering.plan import Blow, draw
-from hammering.site import MODALITIES, make_node
+from hammering.site import ASKER, MODALITIES, make_node
 from hammering.striker import Striker
 from radnode.failpoints import PLACES
 
@@ -35,12 +38,13 @@ TRIES = 4  # of a place by which nobody came in time
 @click.option("--seed", default=1, show_default=True, help="The same seed kills the same in the same order.")
 @click.option("--seconds", type=float, help="Give no more blows after this time, however many are left.")
 @click.option("--keep", is_flag=True, help="Keep node, PACS, ledger and logs; a run that fails always keeps them.")
-@click.option("--lose", is_flag=True, help="The PACS also loses what it has stored (needs storage commitment).")
+@click.option("--lose/--no-lose", default=True, help="Whether the PACS also loses what it has not committed.  [lose]")
 def hammer(kills: int, seed: int, seconds: float | None, keep: bool, lose: bool) -> None:
     """Push images from several modalities into a node that is killed, toward a PACS in trouble; draw the balance.
 
-    Exit status 1 unless every acknowledged image has exactly one current report at the PACS, the node is sound, and
-    (without --seconds) somebody was killed at every failpoint. docs/testing.md explains it.
+    Exit status 1 unless every acknowledged image has exactly one current report at the PACS, is there itself where a
+    rule forwards it, and is committed when a modality asks, the node is sound, and (without --seconds) somebody was
+    killed at every failpoint. docs/testing.md explains it.
     """
     folder = Path(tempfile.mkdtemp(prefix="radnode-hammer-"))
     click.echo(f"{folder}: {kills} kills, seed {seed}")
@@ -65,12 +69,14 @@ class Run:
         self._began = time.monotonic()
         self._failpoints = Failpoints(folder / "failpoints")
         self._killed: Counter[str] = Counter()
+        self._broken: list[str] = []  # threads of this program that ended with an error: what they saw is not known
+        threading.excepthook = self._broke
 
     def go(self, kills: int, seconds: float | None) -> bool:
         """Do all of it and print the balance; return whether it is even."""
-        port = free_port()
+        port, asker_port = free_port(), free_port()
         with ExitStack() as stack:
-            node = stack.enter_context(make_node(self._folder / "node", port, self._failpoints, commit=self._loses))
+            node = stack.enter_context(make_node(self._folder / "node", port, asker_port, self._failpoints))
             pacs = stack.enter_context(TroubledOrthanc(self._folder / "pacs", port, node.folder / "pki", node.port))
             ledger = Ledger(self._folder / "ledger.jsonl")
             stack.callback(ledger.close)
@@ -81,22 +87,25 @@ class Run:
                 Modality(node, identity, self._folder / identity[0], ledger, budget, self._chance.randrange(1 << 30))
                 for identity in MODALITIES
             ]
+            pki, heard = node.folder / "pki", ledger.record_commitment
+            requester = stack.enter_context(Requester(ASKER[0], pki, ASKER[1], node.port, asker_port, heard))
+            asker = Asker(requester, ledger, self._chance.randrange(1 << 30))
             trouble = Trouble(pacs, node, self._chance.randrange(1 << 30), loses=self._loses)
-            for thread in (*modalities, trouble):
+            for thread in (*modalities, asker, trouble):
                 thread.start()
             self._strike(striker, draw(kills, self._chance), ledger, seconds)
             click.echo(f"{self._elapsed()}  no more blows; settling")
             trouble.end()
             budget.close()
-            for modality in modalities:
-                modality.join(SETTLE_SECONDS)
-            if any(modality.is_alive() for modality in modalities):
-                raise click.ClickException("A modality waits for its answers in vain.")
-            node.await_idle(SETTLE_SECONDS)
-            wait_for(lambda: balance.reported(pacs) >= len(ledger.acknowledged), 30, "every report is at the PACS")
-            drawn = balance.draw_up(ledger, pacs)
+            asker.end()
+            for thread in (*modalities, asker):
+                thread.join(SETTLE_SECONDS)
+                if thread.is_alive():
+                    raise click.ClickException(f"{thread.name} waits for its answers in vain.")
+            unsettled = _unsettled(node, ledger)
+            drawn = balance.draw_up(ledger, balance.objects_of(pacs))
             status = node.stop()
-            problem = f"stopped with {status}" if status else _unsound(node)
+            problem = f"stopped with {status}" if status else unsettled or _unsound(node)
         unhit = sorted(set(PLACES) - set(self._failpoints.hits))
         for line in balance.table(drawn, ledger):
             click.echo(line)
@@ -105,8 +114,9 @@ class Run:
             click.echo(balance.line(title, counts.total(), balance.listed(counts)))
         click.echo(balance.line("failpoints never hit", len(unhit), ", ".join(unhit)))
         click.echo(balance.line("blows that met nothing", striker.missed, ""))
+        click.echo(balance.line("threads that broke", len(self._broken), ", ".join(self._broken)))
         click.echo(balance.line("node", problem or "sound", f"{striker.starts} starts, {self._elapsed().strip()}"))
-        return drawn.is_even and problem is None and (seconds is not None or not unhit)
+        return drawn.is_even and problem is None and not self._broken and (seconds is not None or not unhit)
 
     def _strike(self, striker: Striker, blows: list[Blow], ledger: Ledger, seconds: float | None) -> None:
         """Give the blows; those that met nobody at their place come again at the end."""
@@ -121,8 +131,28 @@ class Run:
                 tries[blow.place] += 1
                 blows.append(blow)
 
+    def _broke(self, broken: threading.ExceptHookArgs) -> None:
+        """Remember a thread that ended with an error, and say which."""
+        self._broken.append(f"{broken.thread and broken.thread.name}: {broken.exc_type.__name__}")
+        threading.__excepthook__(broken)
+
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._began:7.1f} s"
+
+
+def _unsettled(node: CrashNode, ledger: Ledger) -> str | None:
+    """Wait until nothing waits: no job, no series that would become one, no answer; return what does so in the end."""
+
+    def is_settled() -> bool:
+        if not node.idle() or node.query("SELECT 1 FROM series WHERE due IS NOT NULL"):  # in this order: images first
+            return False
+        return node.idle() and not ledger.unanswered
+
+    try:
+        wait_for(is_settled, SETTLE_SECONDS, "everything is done")
+    except AssertionError:
+        return f"not settled: {dict(node.jobs())}"
+    return None
 
 
 def _unsound(node: CrashNode) -> str | None:

@@ -17,6 +17,7 @@ from hammering.ledger import ACKNOWLEDGED, Ledger
 
 _LINES = re.compile(r"^I: (?:Sending file: (?P<file>.*)|Received Store Response \((?P<answer>.*)\))$", re.MULTILINE)
 _RETRY_SECONDS = 0.2
+_LATE, _LATE_SECONDS = 2, 3.0  # slices of a series that come when it may be complete, and how much later
 _KEPT = 3  # acknowledged images of which one is sent once more with the next series
 PUSH_SECONDS = 120.0  # the longest that one association may take
 
@@ -71,7 +72,13 @@ class Modality(threading.Thread):
         """Send until the budget is closed."""
         while count := self._budget.take(self._chance.randint(4, 16)):
             images = series(self._folder, self._chance, count)
-            self._push(images)
+            late = (
+                _LATE if images[0].modality == "CT" and len(images) > 2 * _LATE and self._chance.random() < 0.5 else 0
+            )
+            self._push(images[: len(images) - late])
+            if late:  # the series has its report by then, or nearly
+                time.sleep(_LATE_SECONDS)
+                self._push(images[-late:])
             if self._kept:  # a modality that was told success and sends again all the same
                 self._push([self._chance.choice(self._kept)])
             for image in self._kept:
@@ -108,5 +115,5 @@ class Modality(threading.Thread):
                 answers[current] = line["answer"]
         for image in images:
             if image.path in answers:
-                self._ledger.record(image.uid, self._ae_title, answers[image.path])
+                self._ledger.record(image, self._ae_title, answers[image.path])
         return answers

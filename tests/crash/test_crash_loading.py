@@ -51,6 +51,6 @@ def test_row_24_model_that_hangs_while_it_loads_ends_one_worker_and_its_images_a
             node.await_idle(30)
             return bool(node.results()[0]["outcome"] == "no_finding")
 
-        wait_for(seen, 60, "the mended model has seen the image")
+        wait_for(seen, 120, "the mended model has seen the image")
         assert not mark.exists()
         assert node.stop() == 0

@@ -14,7 +14,7 @@ import pytest
 from pydicom.dataset import Dataset
 from support import films
 from support.crash import CrashNode, Ledger, assert_one_report_each, report_counts
-from support.node import Orthanc, free_port, wait_for
+from support.node import REPORT_ALONE, Orthanc, free_port, wait_for
 
 from radnode.errors import ConfigError
 
@@ -48,7 +48,7 @@ def serve(python: Path, node: CrashNode, roles: str) -> subprocess.Popen[bytes]:
     """`radnode serve` under another interpreter; it writes the node's log."""
     with node.log_path.open("ab") as log:
         command = [str(python), "-m", "radnode", "serve", "-c", str(node.config), "--role", roles]
-        return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ)
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | REPORT_ALONE)
 
 
 def listening(node: CrashNode) -> Sequence[object]:
@@ -87,7 +87,8 @@ def test_intake_serves_without_torch_and_a_whole_node_analyses_and_delivers_what
     python: Path, tmp_path: Path
 ) -> None:
     port = free_port()
-    node = CrashNode(tmp_path / "made-with-torch")  # for its ports and paths only; the node below is made without
+    # for its ports and paths only; the node below is made without
+    node = CrashNode(tmp_path / "made-with-torch", overrides=REPORT_ALONE)
     folder = tmp_path / "node"
     made = radnode(python, "init", folder, "--port", str(node.port), "--pacs", f"PACS@127.0.0.1:{port}")
     assert made.returncode == 0, made.stderr
@@ -132,3 +133,31 @@ def test_intake_serves_without_torch_and_a_whole_node_analyses_and_delivers_what
         assert sorted(result["outcome"] for result in node.results()) == ["finding", "no_finding"]
         node.stop()
         node.assert_sound()
+
+
+def test_node_whose_rules_name_no_detector_serves_all_roles_without_torch_and_ends_what_is_left(
+    python: Path, tmp_path: Path
+) -> None:
+    node = CrashNode(tmp_path / "node", overrides={"RADNODE_NETWORK__LISTENERS": "1"})
+    detecting = node.config.read_text()
+    forwarding = detecting.replace('detect = ["cxr-opacity"]', "detect = []")
+    image: Dataset = films.fresh(films.NORMAL)
+    for config, roles in ((detecting, "intake"), (forwarding, "all"), (forwarding, "all")):
+        node.config.write_text(config)
+        before = len(listening(node))
+        process = serve(python, node, roles)
+        try:
+            wait_for(lambda before=before: len(listening(node)) > before, 60, "it listens")
+            if roles == "intake":
+                Ledger(node, [image]).push(20)
+                assert node.jobs() == {("analyse", "ready"): 1}
+            else:
+                node.await_idle(30)  # the first time by a worker, which finds that nobody wants the image any more
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+    assert node.jobs() == {("analyse", "done"): 1}
+    assert len(node.events("role_not_needed")) == 1
+    assert [line["role"] for line in node.events("ready")].count("worker") == 1
+    assert not node.events("role_died")
+    assert not node.events("role_failed")

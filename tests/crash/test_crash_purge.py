@@ -14,8 +14,8 @@ from support.crash import CrashNode, Ledger
 from support.failpoints import Failpoints
 from support.node import wait_for
 
+from radnode.configuration import load_settings
 from radnode.node import Node
-from radnode.settings import load_settings
 
 IMAGES = 60
 

@@ -34,14 +34,17 @@ def worklist() -> list[Dataset]:
 
 
 def kill_five_times(node: CrashNode, ledger: Ledger, chance: random.Random) -> list[dict[str, int]]:
-    """kill -9 everything whenever another sixth of the images was answered; return what each kill left behind."""
+    """kill -9 everything whenever another seventh of the images was answered; return what each kill left behind.
+
+    The last kill has two sevenths before it, so that it hits the push on a busy machine too.
+    """
     left = []
     for kill in range(1, KILLS + 1):
-        wait_for(lambda kill=kill: len(ledger.promised) >= kill * IMAGES // (KILLS + 1), 60, f"kill {kill} is due")
+        wait_for(lambda kill=kill: len(ledger.promised) >= kill * IMAGES // (KILLS + 2), 60, f"kill {kill} is due")
         if kill != KILLS:  # the last one finds a worker that is still starting
             ledger.pause = 0.4  # so that the push still runs when the worker is up
             wait_for(lambda: node.jobs()["analyse", "leased"], 60, "the worker is in the middle of a batch")
-        ledger.pause = 0.03  # a sixth of the images takes a second
+        ledger.pause = 0.05  # two sevenths of the images take three seconds and more
         time.sleep(chance.uniform(0.05, 0.25))
         node.kill_everything()
         assert len(ledger.promised) < IMAGES, "the kill is to hit the push"

@@ -51,7 +51,7 @@ def settle(site: Site, *ledgers: Ledger) -> None:
     node = site.node
     for ledger in ledgers:
         site.promised |= ledger.promised
-    node.await_idle(60)
+    node.await_idle(120)
     wait_for(lambda: report_counts(site.pacs) >= len(site.promised), 10, "every report is at the PACS")
     assert_one_report_each(site.pacs, site.promised)
     wait_for(lambda: all(node.pid(role) for role in ORDER), 40, "all roles run")

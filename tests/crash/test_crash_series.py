@@ -9,28 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import toys
 from support.completion_worker import SETTINGS, look, work
-from support.crash import CrashNode, Ledger, report_counts, sources
+from support.crash import Ledger, report_counts, sources
 from support.ct import CTSeries
-from support.node import Orthanc, free_port, wait_for
+from support.node import wait_for
 from support.rooms import Rooms
+from support.series_site import SeriesSite, series_site
 
 from radnode.jobs.completion import Completion
 from radnode.model import JobKind, JobState
 
 TESTS = Path(__file__).parents[1]
 QUIET = 3.0
-RULE = """
-[[rules]]
-match = { Modality = "CT" }
-detect = ["toy-bright"]
-deliver = ["pacs"]
-"""
 
 
 def killed(folder: Path, where: str, seconds: float) -> None:
@@ -93,32 +86,14 @@ def test_worker_killed_at_any_moment_leaves_every_image_in_one_job(tmp_path: Pat
     rooms.close()
 
 
-@dataclass
-class Site:
-    """A node with a detector of whole series, and its PACS."""
-
-    node: CrashNode
-    pacs: Orthanc
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[SeriesSite]:
+    with series_site(tmp_path, QUIET, CTSeries(bright=[7])) as site:
+        yield site
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("series")
-    port = free_port()
-    settings = {"RADNODE_COMPLETION__QUIET_SECONDS": str(QUIET)}
-    with (
-        CrashNode(folder / "node", pacs_port=port, overrides=settings) as node,
-        Orthanc(folder / "pacs", port, node.folder / "pki") as pacs,
-    ):
-        toys.install_series(node.folder / "models", "toy-bright", toys.Bright())
-        text = node.config.read_text().replace("match = {} ", 'match = { Modality = "DX" } ')
-        node.config.write_text(text + RULE)
-        node.start()
-        yield Site(node, pacs)
-
-
-def test_node_and_worker_killed_again_and_again_give_one_report_on_the_series(site: Site) -> None:
-    node, slices = site.node, CTSeries(bright=[7]).slices(1, 40)
+def test_node_and_worker_killed_again_and_again_give_one_report_on_the_series(site: SeriesSite) -> None:
+    node, slices = site.node, site.series.slices(1, 40)
     Ledger(node, slices[:20]).push(60)
     node.kill_role("worker")  # while images wait to be looked at, or the series to be complete
     Ledger(node, slices[20:]).push(60)

@@ -8,17 +8,17 @@ from pathlib import Path
 from support import films
 from support.crash import CrashNode, Ledger, alive, assert_one_report_each, report_counts, tree
 from support.failpoints import Failpoints
-from support.node import Orthanc, free_port, wait_for
+from support.node import REPORT_ALONE, Orthanc, free_port, wait_for
 
 from radnode.supervisor import GRACE_SECONDS
 
 DRAIN_SECONDS = 2.0
 
 
-def test_sigterm_cuts_off_roles_that_hang_at_one_deadline_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_row_27_sigterm_cuts_off_roles_that_hang_at_one_deadline_and_nothing_is_lost(tmp_path: Path) -> None:
     port = free_port()
     failpoints = Failpoints(tmp_path / "failpoints")
-    settings = failpoints.environment | {"RADNODE_NODE__DRAIN_SECONDS": str(DRAIN_SECONDS)}
+    settings = failpoints.environment | REPORT_ALONE | {"RADNODE_NODE__DRAIN_SECONDS": str(DRAIN_SECONDS)}
     with (
         CrashNode(tmp_path / "node", pacs_port=port, overrides=settings) as node,
         Orthanc(tmp_path / "pacs", port, node.folder / "pki") as pacs,

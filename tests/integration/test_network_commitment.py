@@ -535,13 +535,13 @@ def as_committed(information) -> CommitmentReport:
 
 
 def test_destination_is_asked_and_its_report_on_the_same_association_is_answered():
-    asked = []
+    asked, taken = [], []
     with scripted_pacs(asked, report=as_committed) as (pacs, statuses):
         with asking(pacs) as association:
             association.ask(REQUEST)
-            report = association.await_report(5)
+            assert association.await_report(5, lambda report: taken.append((report, list(statuses))))
         until(lambda: statuses)
-    assert report == CommitmentReport(REQUEST.TransactionUID, REQUEST.references)
+    assert taken == [(CommitmentReport(REQUEST.TransactionUID, REQUEST.references), [])]  # kept before it was answered
     assert statuses == [0x0000]
     [information] = asked
     assert information.TransactionUID == REQUEST.TransactionUID
@@ -552,8 +552,21 @@ def test_silence_after_the_request_is_no_report_and_the_association_is_released(
     with scripted_pacs([]) as (pacs, _), asking(pacs) as association:
         association.ask(REQUEST)
         began = time.monotonic()
-        assert association.await_report(0.3) is None
+        assert not association.await_report(0.3, pytest.fail)
         assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(("error", "status"), [(StoreUnavailable("full"), 0x0213), (AuditError("not written"), 0x0110)])
+def test_report_of_a_destination_that_cannot_be_kept_is_answered_with_a_failure(error, status):
+    def take(_report):
+        raise error
+
+    with scripted_pacs([], report=as_committed) as (pacs, statuses):
+        with pytest.raises(type(error)), asking(pacs) as association:
+            association.ask(REQUEST)
+            association.await_report(5, take)
+        until(lambda: statuses)
+    assert statuses == [status]
 
 
 def test_destination_that_refuses_to_be_asked_is_to_be_asked_later():

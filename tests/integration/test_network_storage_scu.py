@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -206,6 +207,36 @@ def test_silence_is_unavailable_after_the_timeout():
 def test_answer_that_is_no_dicom_is_unavailable(answer):
     with raw_scp(answer) as port, pytest.raises(DestinationUnavailable):
         echo_milliseconds(port, timeout_seconds=1)
+
+
+def flooding(pdu: bytes, pause: float = 0.0):
+    """An SCP that answers a C-STORE with this PDU again and again, until it is hung up on or for 20 s."""
+
+    def flood(event):
+        deadline = time.monotonic() + 20
+        with contextlib.suppress(OSError):
+            while time.monotonic() < deadline:
+                event.assoc.dul.socket.socket.sendall(pdu)
+                time.sleep(pause)
+        return 0x0000
+
+    return scripted_scp([(evt.EVT_C_STORE, flood)])
+
+
+@pytest.mark.parametrize(
+    ("value", "pause"),
+    [(b"\x01", 0.0), (b"\x01", 0.05), (b"\x01\x00", 0.05), (b"", 0.0)],
+    ids=["empty fragments", "empty fragments one by one", "a byte at a time", "no fragment"],
+)
+def test_response_that_never_ends_is_unavailable_at_the_deadline(value, pause):
+    item = struct.pack(">LB", len(value) + 1, 1) + value if value else b""
+    began = time.monotonic()
+    with (
+        flooding(struct.pack(">BxL", 4, len(item)) + item, pause) as port,
+        pytest.raises(DestinationUnavailable, match=r"in time|broke the protocol"),
+    ):
+        store(port, small_object(), timeout_seconds=1)
+    assert time.monotonic() - began < 4
 
 
 def test_connection_closed_at_once_is_unavailable():

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from support.films import file_bytes
 from support.segments import extents
 
 from radnode import roles, supervisor
+from radnode.configuration import load_settings
 from radnode.deliver.breaker import Breaker
 from radnode.deliver.outbox import Courier
 from radnode.detect.analyser import Batch, Task
-from radnode.detect.worker import Worker
+from radnode.detect.worker import Compose, Worker
 from radnode.errors import AuditError, DeliveryError, DestinationHolds, StoreUnavailable
 from radnode.initialise import initialise
 from radnode.model import Analysis, JobKind, JobState, PeerIdentity, Reason, StoreRequest
@@ -29,7 +30,7 @@ from radnode.node import Node
 from radnode.observe import logger
 from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report
-from radnode.settings import DestinationSettings, load_settings
+from radnode.settings import DestinationSettings
 from radnode.storage.sealing import Kind
 from radnode.supervisor import Supervisor
 
@@ -45,7 +46,7 @@ def node(tmp_path: Path) -> Node:
 class GatedAnalyser:
     """Declines every image at the gate."""
 
-    def task(self, name: str, header: Dataset, part10: bytes) -> Task:
+    def task(self, name: str, header: Dataset, part10: bytes, _view_side: int = 0) -> Task:
         task = Task(name, header, part10, None)
         task.decline(Reason.UNSUPPORTED_MODALITY)
         return task
@@ -62,7 +63,7 @@ def receive(node: Node) -> None:
     node.intake.receive(StoreRequest(peer, *uids), part10[meta.offset :])
 
 
-def worker(node: Node, compose: Callable[[Dataset, Analysis, float], Report]) -> Worker:
+def worker(node: Node, compose: Compose) -> Worker:
     return Worker(
         node.stores,
         results=node.results,
@@ -76,7 +77,7 @@ def worker(node: Node, compose: Callable[[Dataset, Analysis, float], Report]) ->
     )
 
 
-def report(_header: Dataset, _analysis: Analysis, _received: float) -> Report:
+def report(_header: Dataset, _analysis: Analysis, _received: float, _predecessors: Sequence[Dataset]) -> Report:
     request = StoreRequest(PeerIdentity("RADNODE", None, "127.0.0.1"), "1.2", "2.25.1", "1.2", "1.2.840.10008.1.2.1")
     return Report("2.25.1", file_header(request) + b"report")
 

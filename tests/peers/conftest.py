@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
+from pydicom import config
 from support import films
 from support.bad_input import LANES, Target, target_in
 from support.node import NodeProcess, Orthanc, free_port, wait_for
@@ -23,6 +25,7 @@ class Clinic:
         self.node = node
         self.pacs = pacs
         self.folder = folder
+        self._reports: dict[Path, str] = {}  # the image that each is on
 
     def write(self, label: str, dataset: pydicom.Dataset) -> Path:
         path = self.folder / f"{label}.dcm"
@@ -30,11 +33,13 @@ class Clinic:
         return path
 
     def report_on(self, SOPInstanceUID: str) -> Path | None:
-        for path in self.pacs.report_files():
-            [study] = pydicom.dcmread(path).CurrentRequestedProcedureEvidenceSequence
-            if study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == SOPInstanceUID:
-                return path
-        return None
+        for path in self.pacs.report_files(known=self._reports):
+            with config.disable_value_validation(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # other modules send what no standard allows
+                [study] = pydicom.dcmread(path).CurrentRequestedProcedureEvidenceSequence
+                [series] = study.ReferencedSeriesSequence
+                self._reports[path] = str(series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+        return next((path for path, source in self._reports.items() if source == SOPInstanceUID), None)
 
     def result_on(self, SOPInstanceUID: str) -> dict[str, Any]:
         [row] = [row for row in self.node.results() if row["source"]["SOPInstanceUID"] == SOPInstanceUID]
@@ -74,7 +79,8 @@ def sent(clinic: Clinic, chest: Path) -> dict[tuple[str, str], Path]:
     for group in (("normal", "mr"), ("ct",), ("undecodable",)):  # one transfer syntax an association
         done = clinic.node.storescu([path for (case, _), path in sources.items() if case in group])
         assert done.returncode == 0, done.stderr
-    wait_for(lambda: len(clinic.pacs.report_files()) == len(sources) + 1, 30, "every report is in Orthanc")
+    uids = [str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in sources.values()]
+    wait_for(lambda: all(map(clinic.report_on, uids)), 30, "every report is in Orthanc")
     return sources
 
 

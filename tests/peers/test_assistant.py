@@ -38,6 +38,19 @@ print(json.dumps({"outcomes": outcomes, "before": before, "ids": ids, "again": a
                   "access": access}))
 """
 
+# The analysis of a version that is not installed here: as if it were retrained.
+RETRAINED = """
+import sys
+from dataclasses import replace
+from radnode import RadiologistAssistant
+config, path = sys.argv[1:]
+with RadiologistAssistant(config) as assistant:
+    first = assistant.analyze_image(path)
+    model = replace(first.analyses[0].model, version="9.0.0", device_uid="2.25.9", digest="9" * 64)
+    newer = replace(first, analyses=[replace(first.analyses[0], model=model)])
+    print(*(assistant.store_results(each)[0] for each in (first, newer, newer, first)))
+"""
+
 
 @pytest.fixture(scope="module")
 def port() -> int:
@@ -110,10 +123,36 @@ def test_stored_result_is_delivered_when_the_node_runs(node: NodeProcess, told: 
         node.start(role="deliver", wait=("deliver",))
         wait_for(lambda: heard, 15, "the report was sent")
         [result] = told["results"]
-        assert heard == [result["report"]["SOPInstanceUID"].encode()]
-        wait_for(lambda: node.rows("jobs", "list") == [], 5, "nothing is left to do")
-    assert node.results() == [{**result, "delivered": [{"destination": "pacs", "state": "delivered", "tries": 1}]}]
+        assert heard == [result["report"]["SOPInstanceUID"].encode()]  # this PACS takes nothing but reports
+        done = [{"destination": "pacs", "state": "delivered", "tries": 1}]
+        wait_for(lambda: node.results()[0]["delivered"] == done, 5, "the report is known to be there")
     assert node.run("audit", "verify").returncode == 0
+
+
+def test_analysis_by_a_newer_model_is_a_new_report_that_names_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "film.dcm"
+    path.write_bytes(films.file_bytes(films.fresh(films.OPACITY, PatientID="4713")))
+    with NodeProcess(tmp_path / "node", pacs_port=free_port()) as node:
+        done = _python("-c", RETRAINED, str(node.config), str(path))
+        assert done.returncode == 0, done.stderr
+        first, newer, *again = done.stdout.split()
+        assert again == [newer, first]
+        assert [row["id"] for row in node.results()] == [newer, first]
+        reports = []
+        for result in (first, newer):
+            exported = tmp_path / f"{result}.dcm"
+            assert node.run("results", "export", result, "-o", str(exported)).returncode == 0
+            reports.append(pydicom.dcmread(exported))
+    earlier, later = reports
+    assert "PredecessorDocumentsSequence" not in earlier
+    [study] = later.PredecessorDocumentsSequence
+    [series] = study.ReferencedSeriesSequence
+    [reference] = series.ReferencedSOPSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID, reference.ReferencedSOPInstanceUID) == (
+        earlier.StudyInstanceUID,
+        earlier.SeriesInstanceUID,
+        earlier.SOPInstanceUID,
+    )
 
 
 def test_python_block_of_the_readme_finds_and_stores_when_it_is_saved_to_a_file_and_run(tmp_path: Path) -> None:
@@ -127,8 +166,9 @@ def test_python_block_of_the_readme_finds_and_stores_when_it_is_saved_to_a_file_
     config = tmp_path / "var" / "radnode.toml"
     [result] = json.loads(radnode("results", "list", "-c", config, "--json").stdout)
     assert (result["outcome"], result["reason"]) == ("finding", None)
-    [job] = json.loads(radnode("jobs", "list", "-c", config, "--json").stdout)
-    assert (job["kind"], job["destination"]) == ("deliver", "pacs")
+    jobs = json.loads(radnode("jobs", "list", "-c", config, "--json").stdout)
+    assert len(jobs) == 1 + len(result["secondary"])
+    assert {(job["kind"], job["destination"]) for job in jobs} == {("deliver", "pacs")}
 
 
 DECODER_DOWN = """

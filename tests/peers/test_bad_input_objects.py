@@ -148,8 +148,8 @@ ODD_TEXT = {
 def test_row_20_odd_text_is_stored_as_received(target: Target, keyword: str, text: bytes) -> None:
     uid = generate_uid()
     data_set = raw_data_set(uid, **{keyword: text})
-    entries = len(target.node.trail("image_received"))
     with target.attacked() as told:
+        entries = len(target.node.trail("image_received"))
         assert target.store_bytes(data_set, uid) == 0x0000
     part10 = target.kept(uid)
     assert part10 is not None
@@ -184,7 +184,26 @@ def test_row_21_executable_preamble_is_stored_as_zeros(target: Target, tmp_path:
     assert executable not in part10
 
 
-# --- row 19, second half: the first is among the data sets that are refused
+# --- row 19
+
+
+NAMING = {
+    "Study Instance UID": b"\x20\x00\x0d\x00",
+    "SOP Instance": b"\x08\x00\x18\x00",
+    "SOP Class": b"\x08\x00\x16\x00",
+}
+
+
+@pytest.mark.parametrize("tag", NAMING.values(), ids=NAMING)
+def test_row_19_data_set_without_one_of_the_uids_that_name_it_is_a900(target: Target, tag: bytes) -> None:
+    dataset = instance()
+    uid = str(dataset.SOPInstanceUID)
+    whole = rooms.encoded(dataset)
+    start = whole.index(tag + b"UI")
+    (length,) = struct.unpack_from("<H", whole, start + 6)
+    with target.attacked("A900"):
+        assert target.store_bytes(whole[:start] + whole[start + 8 + length :], uid) == 0xA900
+    assert target.kept(uid) is None
 
 
 def test_row_19_second_patient_in_a_study_is_accepted_and_alerted_once(target: Target) -> None:

@@ -83,7 +83,7 @@ def test_row_27_sigterm_drains_until_the_deadline_then_aborts_and_every_acknowle
         pusher.result(10)
         assert stop.result(30) == 0
     assert len(acknowledged) > at_once  # what was under way went on meanwhile
-    assert time.monotonic() - began < DRAIN_SECONDS + 10
+    assert time.monotonic() - began < 2 * DRAIN_SECONDS + 10  # as docs/operating.md promises
     assert stopping.kept(half) is None
     assert_kept_after_restart(stopping, {uid: raw_data_set(uid) for uid in acknowledged})
 

@@ -68,3 +68,13 @@ def test_bench_queue_reports_costs_pick_up_and_order() -> None:
     assert "behind 10,000 images of one peer, a single image of another is number 3" in done.stdout
     assert "a STAT image of that peer: number 1" in done.stdout
     assert "12.5 % of the analyses are routine ones" in done.stdout
+
+
+def test_bench_report_measures_reports_beside_highdicom() -> None:
+    command = [sys.executable, ROOT / "scripts/bench", "report", "--rounds", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {row[0].strip(): row for row in (line.split("|")[1:-1] for line in done.stdout.splitlines())}
+    assert float(rows["one image, one finding"][4]) > 0
+    assert [cell.strip() for cell in rows["one image, ten findings"][5::2]] == ["30", "15"]
+    assert int(rows["400 images, one finding"][3].replace(",", "")) > 100_000

@@ -12,7 +12,7 @@ from pydicom.filereader import read_dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
 from support import films
-from support.node import NodeProcess, Orthanc, free_port, wait_for
+from support.node import REPORT_ALONE, NodeProcess, Orthanc, free_port, wait_for
 from support.strangers import tls
 
 from radnode import pki
@@ -172,7 +172,7 @@ def test_modality_without_an_address_is_told_on_its_association(tmp_path: Path) 
 @pytest.fixture
 def asking(tmp_path: Path, port: int) -> Iterator[NodeProcess]:
     """A node that calls a report delivered when its PACS has committed it."""
-    patience = {**PATIENCE, "RADNODE_DELIVER__COMMITMENT_SECONDS": "6"}
+    patience = {**PATIENCE, **REPORT_ALONE, "RADNODE_DELIVER__COMMITMENT_SECONDS": "6"}
     with NodeProcess(tmp_path / "asking", pacs_port=port, overrides=patience) as node:
         text = node.config.read_text()
         assert "\ncommitment = false" in text
@@ -219,11 +219,13 @@ def test_answer_that_comes_after_kill_of_the_node_counts(asking: NodeProcess, tm
         asking.kill()
     with orthanc_of(asking, folder, port) as pacs:
         asking.start()
-        wait_for(lambda: deliveries(asking) == ["delivered"], 40, "Orthanc has committed the report")
+        wait_for(lambda: deliveries(asking) == ["delivered"], 90, "Orthanc has committed the report")
         assert len(pacs.report_files()) == 1
 
 
-def test_report_that_orthanc_loses_is_sent_again(asking: NodeProcess, tmp_path: Path, port: int) -> None:
+def test_row_25_report_that_orthanc_loses_after_success_is_sent_again(
+    asking: NodeProcess, tmp_path: Path, port: int
+) -> None:
     elsewhere = free_port()
     folder = tmp_path / "pacs"
     with orthanc_of(asking, folder, port, its_port=elsewhere) as pacs:
@@ -233,7 +235,7 @@ def test_report_that_orthanc_loses_is_sent_again(asking: NodeProcess, tmp_path: 
         [study] = pacs.get("/studies")
         pacs.delete(f"/studies/{study}")
     with orthanc_of(asking, folder, port) as pacs:
-        wait_for(lambda: deliveries(asking) == ["delivered"], 40, "Orthanc has committed the report")
+        wait_for(lambda: deliveries(asking) == ["delivered"], 90, "Orthanc has committed the report")
         [report] = pacs.report_files()
         assert report.exists()
     [lost] = asking.trail("delivery_failed")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from support import films
-from support.node import NodeProcess, Orthanc, free_port, wait_for
+from support.node import REPORT_ALONE, NodeProcess, Orthanc, free_port, wait_for
 from support.strangers import scripted_pacs
 
 # The tests of this module tell one story and run in its order.
@@ -22,7 +22,7 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[NodeProcess]:
     folder = tmp_path_factory.mktemp("outbox")
-    patience = {"RADNODE_DELIVER__RETRY_SECONDS": "0.5", "RADNODE_DELIVER__RETRY_MAX_SECONDS": "1"}
+    patience = {**REPORT_ALONE, "RADNODE_DELIVER__RETRY_SECONDS": "0.5", "RADNODE_DELIVER__RETRY_MAX_SECONDS": "1"}
     with NodeProcess(folder / "node", pacs_port=port, overrides=patience) as node:
         yield node.start()
 

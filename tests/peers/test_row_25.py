@@ -1,7 +1,7 @@
 """Row 25: a destination that is down, refuses, hangs, or answers A700 for hours; and images that are forwarded to it.
 
 Each with a process of its own as the destination, that is stopped, killed, or told what to answer. The destination that
-loses an object after success is storage commitment's part.
+loses an object after success is in test_commitment.py.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import pydicom
 import pytest
 from pydicom.filereader import read_file_meta_info
 from support import films
-from support.node import NodeProcess, free_port, wait_for
+from support.node import REPORT_ALONE, NodeProcess, free_port, wait_for
 
 STORESCP = "/usr/bin/storescp"
 PATIENCE = {
+    **REPORT_ALONE,
     "RADNODE_DELIVER__RETRY_SECONDS": "0.3",
     "RADNODE_DELIVER__RETRY_MAX_SECONDS": "1",
     "RADNODE_DELIVER__PROBE_SECONDS": "1",
@@ -44,7 +45,7 @@ ae.start_server(("127.0.0.1", port), ssl_context=context, evt_handlers=[(evt.EVT
 """
 
 
-class Clinic:
+class Site:
     """A node without a worker that forwards every image to `pacs`, and to `archive`, which is always well."""
 
     def __init__(self, folder: Path) -> None:
@@ -103,19 +104,19 @@ def _listens(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
-    clinic = Clinic(tmp_path_factory.mktemp("row25"))
-    with clinic.node, clinic.storescp(clinic.archive_port, "archive"):
-        clinic.node.start(role="intake,deliver", wait=("intake", "deliver"))
-        yield clinic
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("row25"))
+    with site.node, site.storescp(site.archive_port, "archive"):
+        site.node.start(role="intake,deliver", wait=("intake", "deliver"))
+        yield site
 
 
-def arrives(clinic: Clinic, kept: Path, made: list[pydicom.Dataset]) -> None:
+def arrives(site: Site, kept: Path, made: list[pydicom.Dataset]) -> None:
     """Assert that the objects arrive, each once, in their transfer syntax, their data sets bit for bit."""
-    wait_for(lambda: not clinic.forwards(), 30, "everything was forwarded")
+    wait_for(lambda: not site.forwards(), 30, "everything was forwarded")
     for dataset in made:
         [path] = [path for path in kept.iterdir() if path.name.endswith(dataset.SOPInstanceUID)]
-        sent = clinic.folder / "sent.dcm"
+        sent = site.folder / "sent.dcm"
         sent.write_bytes(films.file_bytes(dataset))
         assert read_file_meta_info(path).TransferSyntaxUID == dataset.file_meta.TransferSyntaxUID
         assert _data_set(path) == _data_set(sent)
@@ -126,58 +127,58 @@ def _data_set(path: Path) -> bytes:
     return path.read_bytes()[128 + 4 + 12 + meta.FileMetaInformationGroupLength :]
 
 
-def test_row_25_down_keeps_images_and_the_other_destination_has_them_meanwhile(clinic: Clinic) -> None:
-    made = clinic.send(3)
-    wait_for(lambda: clinic.said("destination_out_of_reach"), 20, "the breaker opened")
-    wait_for(lambda: not clinic.forwards("archive"), 20, "the archive has them")
-    assert len(clinic.forwards()) == 3
-    assert "pacs is out of reach since" in clinic.node.run("jobs", "list").stderr
-    assert "out of reach for deliveries since" in clinic.node.run("check").stdout
-    with clinic.storescp(clinic.port, "pacs") as (_, kept):
-        arrives(clinic, kept, made)
-    assert [line["event"] for line in clinic.said("destination_back")] == ["destination_back"]
+def test_row_25_down_keeps_images_and_the_other_destination_has_them_meanwhile(site: Site) -> None:
+    made = site.send(3)
+    wait_for(lambda: site.said("destination_out_of_reach"), 20, "the breaker opened")
+    wait_for(lambda: not site.forwards("archive"), 20, "the archive has them")
+    assert len(site.forwards()) == 3
+    assert "pacs is out of reach since" in site.node.run("jobs", "list").stderr
+    assert "out of reach for deliveries since" in site.node.run("check").stdout
+    with site.storescp(site.port, "pacs") as (_, kept):
+        arrives(site, kept, made)
+    assert [line["event"] for line in site.said("destination_back")] == ["destination_back"]
 
 
-def test_row_25_hangs_is_waited_for_no_longer_than_the_deadline_and_gets_everything_later(clinic: Clinic) -> None:
-    before = len(clinic.said("destination_out_of_reach"))
-    with clinic.storescp(clinic.port, "pacs") as (process, kept):
+def test_row_25_hangs_is_waited_for_no_longer_than_the_deadline_and_gets_everything_later(site: Site) -> None:
+    before = len(site.said("destination_out_of_reach"))
+    with site.storescp(site.port, "pacs") as (process, kept):
         os.kill(process.pid, signal.SIGSTOP)
-        made = clinic.send(2)
-        wait_for(lambda: not clinic.forwards("archive"), 20, "the archive has them")
-        wait_for(lambda: len(clinic.said("destination_out_of_reach")) > before, 40, "the breaker opened")
-        assert "did not answer in time" in clinic.said("destination_out_of_reach")[-1]["message"]
+        made = site.send(2)
+        wait_for(lambda: not site.forwards("archive"), 20, "the archive has them")
+        wait_for(lambda: len(site.said("destination_out_of_reach")) > before, 40, "the breaker opened")
+        assert "did not answer in time" in site.said("destination_out_of_reach")[-1]["message"]
         os.kill(process.pid, signal.SIGCONT)
-        arrives(clinic, kept, made)
+        arrives(site, kept, made)
 
 
-def test_row_25_a700_for_long_is_tried_again_and_never_a_dead_letter(clinic: Clinic) -> None:
-    command = [sys.executable, "-c", BUSY, str(clinic.port), str(clinic.node.folder / "pki"), "A700"]
-    with listening(command, clinic.port):
-        made = clinic.send(2)
-        wait_for(lambda: any(job["attempts"] >= 4 for job in clinic.forwards()), 30, "it was tried four times")
+def test_row_25_a700_for_long_is_tried_again_and_never_a_dead_letter(site: Site) -> None:
+    command = [sys.executable, "-c", BUSY, str(site.port), str(site.node.folder / "pki"), "A700"]
+    with listening(command, site.port):
+        made = site.send(2)
+        wait_for(lambda: any(job["attempts"] >= 4 for job in site.forwards()), 30, "it was tried four times")
         time.sleep(3)
-        assert {job["state"] for job in clinic.forwards()} <= {"ready", "leased"}
-    with clinic.storescp(clinic.port, "pacs") as (_, kept):
-        arrives(clinic, kept, made)
+        assert {job["state"] for job in site.forwards()} <= {"ready", "leased"}
+    with site.storescp(site.port, "pacs") as (_, kept):
+        arrives(site, kept, made)
 
 
-def test_row_25_refusal_for_good_is_a_dead_letter_that_retry_of_the_destination_sends(clinic: Clinic) -> None:
-    command = [sys.executable, "-c", BUSY, str(clinic.port), str(clinic.node.folder / "pki"), "A900"]
-    with listening(command, clinic.port):
-        made = clinic.send(2)
-        wait_for(lambda: [job["state"] for job in clinic.forwards()] == ["dead"] * 2, 30, "both are dead letters")
-    with clinic.storescp(clinic.port, "pacs") as (_, kept):
-        retried = clinic.node.run("jobs", "retry", "--destination", "pacs")
+def test_row_25_refusal_for_good_is_a_dead_letter_that_retry_of_the_destination_sends(site: Site) -> None:
+    command = [sys.executable, "-c", BUSY, str(site.port), str(site.node.folder / "pki"), "A900"]
+    with listening(command, site.port):
+        made = site.send(2)
+        wait_for(lambda: [job["state"] for job in site.forwards()] == ["dead"] * 2, 30, "both are dead letters")
+    with site.storescp(site.port, "pacs") as (_, kept):
+        retried = site.node.run("jobs", "retry", "--destination", "pacs")
         assert (retried.returncode, retried.stdout) == (0, "2 dead letters are due now.\n")
-        arrives(clinic, kept, made)
+        arrives(site, kept, made)
 
 
-def test_row_25_killed_in_the_middle_of_a_push_gets_each_image(clinic: Clinic) -> None:
-    with clinic.storescp(clinic.port, "pacs") as (process, kept):
-        made = clinic.send(3)
+def test_row_25_killed_in_the_middle_of_a_push_gets_each_image(site: Site) -> None:
+    with site.storescp(site.port, "pacs") as (process, kept):
+        made = site.send(3)
         wait_for(lambda: any(kept.iterdir()), 20, "it was sent something")
         process.kill()
-        made += clinic.send(3)
-    with clinic.storescp(clinic.port, "pacs") as (_, kept):
-        arrives(clinic, kept, made)
-    assert clinic.node.run("audit", "verify").returncode == 0
+        made += site.send(3)
+    with site.storescp(site.port, "pacs") as (_, kept):
+        arrives(site, kept, made)
+    assert site.node.run("audit", "verify").returncode == 0

@@ -2,79 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import highdicom
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from support import toys, validators
-from support.crash import CrashNode, sources
+from support import validators
+from support.crash import sources
 from support.ct import CTSeries
-from support.films import file_bytes
-from support.node import Orthanc, free_port, wait_for
+from support.node import wait_for
 from support.report_checks import problems
+from support.series_site import SeriesSite, series_site
 
 QUIET, PAUSE = 8.0, 2.0
-RULE = """
-[[rules]]
-match = { Modality = "CT" }
-detect = ["toy-bright"]
-deliver = ["pacs"]
-"""
 
-
-@dataclass
-class Site:
-    """A node with a detector of whole series, its PACS, and the series that was sent to it."""
-
-    node: CrashNode
-    pacs: Orthanc
-    folder: Path
-    series: CTSeries
-
-    def send(self, slices: list[Dataset]) -> None:
-        """Send slices with Debian's storescu over one association."""
-        paths = []
-        for item in slices:
-            paths.append(self.folder / f"{item.SOPInstanceUID}.dcm")
-            paths[-1].write_bytes(file_bytes(item))
-        sent = self.node.storescu(paths)
-        assert sent.returncode == 0, sent.stderr
-
-    def jobs(self) -> list[dict[str, object]]:
-        """Return what `radnode jobs list --all --json` says of series."""
-        listed = self.node.run("jobs", "list", "--all", "--json")
-        assert listed.returncode == 0, listed.stderr
-        return [row for row in json.loads(listed.stdout) if row["kind"] == "series"]
-
-    def reports(self) -> list[Path]:
-        """Return the reports at the PACS, that on the fewest images first."""
-        return sorted(self.pacs.report_files(), key=lambda path: len(sources(pydicom.dcmread(path))))
+PICTURES = {"Level": "Instance", "Query": {"Modality": "OT"}}
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("series")
-    port = free_port()
-    settings = {"RADNODE_COMPLETION__QUIET_SECONDS": str(QUIET)}
-    with (
-        CrashNode(folder / "node", pacs_port=port, overrides=settings) as node,
-        Orthanc(folder / "pacs", port, node.folder / "pki") as pacs,
-    ):
-        toys.install_series(node.folder / "models", "toy-bright", toys.Bright())
-        text = node.config.read_text().replace("match = {} ", 'match = { Modality = "DX" } ')
-        node.config.write_text(text + RULE)
-        node.start()
-        yield Site(node, pacs, folder, CTSeries(bright=[151, 152, 153]))
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeriesSite]:
+    with series_site(tmp_path_factory.mktemp("series"), QUIET, CTSeries(bright=[151, 152, 153])) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")
-def first(site: Site) -> list[Dataset]:
+def first(site: SeriesSite) -> list[Dataset]:
     """The 300 slices, sent in three associations with pauses, back to front, and reported on."""
     slices = site.series.slices(1, 300)
     for part in (slices[200:], slices[:100], slices[100:200]):
@@ -87,7 +41,7 @@ def first(site: Site) -> list[Dataset]:
     return slices
 
 
-def test_slices_of_three_associations_become_one_job_and_one_report(site: Site, first: list[Dataset]) -> None:
+def test_slices_of_three_associations_become_one_job_and_one_report(site: SeriesSite, first: list[Dataset]) -> None:
     [job] = site.jobs()
     assert (job["state"], job["attempts"]) == ("done", 1)
     [complete] = site.node.events("series_complete")
@@ -100,9 +54,15 @@ def test_slices_of_three_associations_become_one_job_and_one_report(site: Site, 
     [document] = site.node.results()
     [finding] = document["findings"]
     assert document["source"]["images"][finding["region"]["frame"] - 1] == first[150].SOPInstanceUID
+    assert [item["object"] for item in document["secondary"]] == ["sc1"]
+    [found] = wait_for(lambda: site.pacs.post("/tools/find", PICTURES), 10, "the picture is at the PACS")
+    picture = site.pacs.get(f"/instances/{found}/simplified-tags")
+    assert picture["SourceImageSequence"][0]["ReferencedSOPInstanceUID"] == first[150].SOPInstanceUID
 
 
-def test_waiting_series_is_listed_by_its_pseudonym_with_count_and_since_when(site: Site, first: list[Dataset]) -> None:
+def test_waiting_series_is_listed_by_its_pseudonym_with_count_and_since_when(
+    site: SeriesSite, first: list[Dataset]
+) -> None:
     other = CTSeries()
     before = time.time()
     site.send(other.slices(1, 5))
@@ -121,7 +81,7 @@ def test_waiting_series_is_listed_by_its_pseudonym_with_count_and_since_when(sit
     wait_for(lambda: not [job for job in site.jobs() if job["state"] != "done"], 4 * QUIET, "it is complete")
 
 
-def test_late_image_gives_a_second_report_that_points_to_the_first(site: Site, first: list[Dataset]) -> None:
+def test_late_image_gives_a_second_report_that_points_to_the_first(site: SeriesSite, first: list[Dataset]) -> None:
     late = site.series.slice(301)
     count = len(site.pacs.report_files())
     site.send([late])
@@ -140,14 +100,14 @@ def test_late_image_gives_a_second_report_that_points_to_the_first(site: Site, f
     assert len(site.pacs.report_files()) == count + 1  # and there it ends
 
 
-def test_reports_on_series_satisfy_every_validator(site: Site, first: list[Dataset]) -> None:
+def test_reports_on_series_satisfy_every_validator(site: SeriesSite, first: list[Dataset]) -> None:
     for path in site.reports():
         status, lines = validators.dciodvfy(path)
         assert (status, [line for line in lines if line.startswith("Error")]) == (0, [])
         assert problems(highdicom.sr.srread(path)) == []
 
 
-def test_after_all_of_it_the_node_is_sound(site: Site, first: list[Dataset]) -> None:
+def test_after_all_of_it_the_node_is_sound(site: SeriesSite, first: list[Dataset]) -> None:
     site.node.await_idle(30)
     wait_for(lambda: site.node.left()["audit rows not in the trail"] == 0, 20, "the trail is up to date")
     site.node.assert_sound()

@@ -48,12 +48,12 @@ def reported(clinic, chest: Path, tmp_path_factory: pytest.TempPathFactory) -> d
         with config.disable_value_validation():
             content = films.file_bytes(films.with_raw(dataset, keyword, vr, value))
         (folder / f"{len(uids):02}.dcm").write_bytes(content)
-    before = clinic.pacs.get("/statistics")["CountInstances"]
+    before = clinic.pacs.report_count()
     sent = clinic.node.run("send", folder)
     assert sent.returncode == 0, sent.stderr
 
     def arrived() -> bool:
-        return bool(clinic.pacs.get("/statistics")["CountInstances"] == before + len(uids))
+        return bool(clinic.pacs.report_count() == before + len(uids))
 
     wait_for(arrived, 30, "every report is in Orthanc")
     results = {row["source"]["SOPInstanceUID"]: row for row in clinic.node.results()}

@@ -84,7 +84,7 @@ def test_touched_trail_is_broken_at_the_entry_that_verify_names(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(stopped.folder, copy)
-    [segment] = (copy / "audit").glob("trail-*.jsonl")
+    segment = min((copy / "audit").glob("trail-*.jsonl"))  # at midnight there is a second one, with the end
     lines, bad = touch(segment.read_bytes().splitlines(keepends=True))
     segment.write_bytes(b"".join(lines))
     if not database:

@@ -11,6 +11,7 @@ import pytest
 from support.node import STORESCU, NodeProcess, free_port, wait_for
 from support.syntaxes import REAL, sample
 
+from radnode.configuration import load_settings
 from radnode.jobs.database import reading
 from radnode.jobs.index import get_instance
 from radnode.network.contexts import TRANSFER_SYNTAXES, keyword
@@ -18,7 +19,7 @@ from radnode.network.storage_scu import open_destination
 from radnode.network.tls import client_context
 from radnode.node import Node
 from radnode.part10 import read_file_meta
-from radnode.settings import DestinationSettings, load_settings
+from radnode.settings import DestinationSettings
 
 STORESCP, DCMCONV = "/usr/bin/storescp", "/usr/bin/dcmconv"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -47,8 +48,8 @@ def original() -> tuple[bytes, FileMeta, list[tuple[int, int]]]:
 class Bench(WorkerBench):
     """The bench with the node's own reports."""
 
-    def _compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
-        return Node(Settings()).compose(header, analysis, received)
+    def _compose(self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset]) -> Report:
+        return Node(Settings()).compose(header, analysis, received, predecessors)
 
 
 @settings(max_examples=25)

@@ -25,8 +25,10 @@ from typing import Any
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from sqlalchemy import select
+from sqlalchemy import func, select
 
+from radnode.audit.log import audit_entries
+from radnode.configuration import load_settings
 from radnode.jobs import schema
 from radnode.jobs.database import reading
 from radnode.jobs.index import find_instance
@@ -38,7 +40,7 @@ from radnode.network.tls import client_context
 from radnode.node import Node
 from radnode.observe import KEYS
 from radnode.pki import make_test_pki
-from radnode.settings import DestinationSettings, Settings, TLSSettings, load_settings
+from radnode.settings import DestinationSettings, Settings, TLSSettings
 from support import rooms
 from support.certificates import DAY, resigned, revocation_list
 from support.network import CT, EXPLICIT, command, read_pdu, request_pdu, store_command
@@ -57,11 +59,12 @@ DEADLINES = {
     "RADNODE_NODE__IDLE_SECONDS": str(PDU_SECONDS),
     "RADNODE_NODE__DRAIN_SECONDS": "1",
     "RADNODE_NETWORK__LISTENERS": "1",
+    "RADNODE_DETECTION__REFUSALS": "0",  # refusals are all that happens here
     "RADNODE_NODE__MAX_ASSOCIATIONS": str(MAX_ASSOCIATIONS),
     "RADNODE_NODE__MAX_ASSOCIATIONS_PER_PEER": str(MAX_ASSOCIATIONS_PER_PEER),
 }
 
-ECHO_MILLISECONDS = 100.0
+ECHO_MILLISECONDS, ECHO_TRIES = 100.0, 5
 MEMORY_SLACK = 16 * 2**20  # bytes; what an allocator keeps of threads that have ended
 DATABASE_DESCRIPTORS = 18  # a pool of connections to the database fills as they are needed, and stays
 SETTLE_SECONDS = 8.0  # a refused peer is listened to for a second more, and 500 handshakes take their time
@@ -185,10 +188,12 @@ class Target:
         """
         for pid in self._quiet.pids:
             forget_peak(pid)
+        self.await_trail()
         before, lines, entries = self.census(), len(self.log()), len(self.node.trail("peer_refused"))
         told: list[dict[str, Any]] = []
         yield told
         self._await_quiet(before)
+        self.await_trail()
         if peak is not None:
             assert self.census().peak - before.memory < peak
         told += self.log()[lines:]
@@ -202,9 +207,19 @@ class Target:
         wait_for(audited, SETTLE_SECONDS, "every refusal is in the trail")
         self.assert_serves()
 
+    def await_trail(self) -> None:
+        """Wait until what was committed so far stands in the trail."""
+        with reading(self._parts.engine) as tx:
+            rows = tx.execute(select(func.max(audit_entries.c.seq))).scalar() or 0
+        wait_for(lambda: len(self.node.trail()) >= rows, SETTLE_SECONDS, "the trail is up to date")
+
     def assert_serves(self) -> None:
-        """A C-ECHO of a good peer is answered in time; on a second try where the machine was busy with others."""
-        assert any(self.echo() < ECHO_MILLISECONDS for _ in range(2))
+        """A C-ECHO of a good peer is answered in time; on a later try where the machine was busy with others."""
+        taken = [self.echo()]
+        while min(taken) >= ECHO_MILLISECONDS and len(taken) < ECHO_TRIES:
+            time.sleep(ECHO_MILLISECONDS / 1000)
+            taken.append(self.echo())
+        assert min(taken) < ECHO_MILLISECONDS, taken
 
     def echo(self) -> float:
         """The round trip of one C-ECHO of the administrator, in milliseconds, on an association of its own."""

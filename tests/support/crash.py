@@ -168,7 +168,11 @@ class CrashNode(NodeProcess):
 
 
 _JOBS = "SELECT kind, state, count(*) FROM jobs GROUP BY kind, state"
-_NAMED = "SELECT object_id FROM instances UNION SELECT object_id FROM results UNION SELECT report_id FROM results"
+_NAMED = """
+    SELECT object_id FROM instances UNION SELECT object_id FROM results UNION SELECT report_id FROM results
+    UNION SELECT object_id FROM commitments WHERE object_id IS NOT NULL
+    UNION SELECT object_id FROM secondary
+"""
 
 
 @dataclass
@@ -231,8 +235,8 @@ def associate(node: CrashNode, images: list[Dataset]) -> DestinationAssociation:
 
 
 def report_counts(pacs: Orthanc) -> int:
-    """Return how many instances a PACS holds; in these tests all of them are reports."""
-    return int(pacs.get("/statistics")["CountInstances"])
+    """Return how many reports a PACS holds, their pictures not counted."""
+    return pacs.report_count()
 
 
 def sources(report: Dataset) -> list[str]:

@@ -23,6 +23,8 @@ MR = Path(str(get_testdata_file("MR_small.dcm", download=False)))
 # Specific Character Set and a name that needs it.
 LATIN = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Jörg"}
 JAPANESE = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎"}
+KOREAN = {"SpecificCharacterSet": ["", "ISO 2022 IR 149"], "PatientName": "Hong^Gildong=洪^吉洞=홍^길동"}
+GB18030 = {"SpecificCharacterSet": "GB18030", "PatientName": "Wang^XiaoDong=王^小东"}
 UTF_8 = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "山田^太郎"}
 NO_CHARACTER_SET = {"SpecificCharacterSet": None, "PatientName": "Doe^Jane"}
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,26 +21,44 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless
 
+from radnode.initialise import initialise
+from radnode.settings import DestinationSettings
+
 STORESCU = "/usr/bin/storescu"  # Debian's dcmtk; pynetdicom installs a script of the same name
 ORTHANC = "/usr/sbin/Orthanc"
 READY_SECONDS = 90.0
+REPORT_ALONE = {"RADNODE_REPORT__SECONDARY": "[]"}  # for tests that count deliveries: one a report
 _PROPOSE = {JPEGBaseline8Bit: ("-xy",), JPEGLSLossless: ("-xt",)}  # else storescu proposes uncompressed ones
 
 
+def _own_ports() -> Iterator[int]:
+    """The ports of this process, round and round: below those of outgoing connections, no worker has another's."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 12_000 + _PORTS * (worker % 10)
+    start = random.randrange(_PORTS)  # noqa: S311 (another run of the tests may be under way beside this one)
+    return itertools.cycle(first + (start + number) % _PORTS for number in range(_PORTS))
+
+
+_PORTS = 2_000
+_ports = _own_ports()
+
+
 def free_port() -> int:
-    """Return a port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing listens on now, and that nobody else will be given or take by chance."""
+    for port in itertools.islice(_ports, _PORTS):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Return the first true value of `condition`; fail after `seconds`."""
+    """Return the first true value of `condition`; fail after `seconds`. What takes long to ask is asked less often."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while (began := time.monotonic()) < deadline:
         if value := condition():
             return value
-        time.sleep(0.1)
+        time.sleep(min(max(0.1, time.monotonic() - began), 1.0))
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
@@ -54,7 +75,7 @@ def radnode(*arguments: str | Path, environment: dict[str, str] | None = None) -
 
 
 class NodeProcess:
-    """`radnode init` and `radnode serve` on a free port; a context manager that stops what it started."""
+    """What `radnode init` makes, and `radnode serve` on a free port; a context manager that stops what it started."""
 
     def __init__(self, folder: Path, *, pacs_port: int | None = None, overrides: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -63,9 +84,14 @@ class NodeProcess:
         self.log_path = folder.parent / f"{folder.name}.log"
         self._overrides = overrides or {}
         self._process: subprocess.Popen[bytes] | None = None
-        pacs = () if pacs_port is None else ("--pacs", f"PACS@127.0.0.1:{pacs_port}")
-        made = radnode("init", folder, "--port", str(self.port), *pacs)
-        assert made.returncode == 0, made.stderr
+        pacs = None
+        if pacs_port is not None:
+            pacs = DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=pacs_port)
+        umask = os.umask(0o077)
+        try:
+            initialise(folder, self.port, pacs)  # in this process: an interpreter takes a second to start
+        finally:
+            os.umask(umask)
 
     def start(self, *, role: str = "all", wait: Iterable[str] = ("intake", "worker")) -> Self:
         """Serve, and return when the named roles say that they are ready."""
@@ -243,13 +269,20 @@ class Orthanc:
         """Return every structured report it holds."""
         return [pydicom.dcmread(path) for path in self.report_files()]
 
-    def report_files(self) -> list[Path]:
-        """Write every structured report it holds to a file and return the paths."""
+    def instance_count(self) -> int:
+        """Return how many instances of any kind it holds."""
+        return len(self.get("/instances"))
+
+    def report_count(self) -> int:
+        """Return how many structured reports it holds."""
+        return len(self.post("/tools/find", {"Level": "Instance", "Query": {"Modality": "SR"}}))
+
+    def report_files(self, known: Container[Path] = ()) -> list[Path]:
+        """Write every structured report it holds, but those that are known, to a file and return the paths."""
         found = []
         for identifier in self.get("/instances"):
-            tags = self.get(f"/instances/{identifier}/simplified-tags")
-            if tags["Modality"] == "SR":
-                path = self._folder / f"{identifier}.dcm"
+            path = self._folder / f"{identifier}.dcm"
+            if path not in known and self.get(f"/instances/{identifier}/simplified-tags")["Modality"] == "SR":
                 path.write_bytes(self.get_bytes(f"/instances/{identifier}/file"))
                 found.append(path)
         return found

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import Verification
 
 from support.node import Orthanc, free_port
 
@@ -62,7 +62,8 @@ class TroubledOrthanc(Orthanc):
         context.verify_mode = ssl.CERT_REQUIRED
         ae = AE("PACS")
         ae.add_supported_context(Verification)
-        ae.add_supported_context(Comprehensive3DSRStorage)
+        for storage in AllStoragePresentationContexts:
+            ae.add_supported_context(storage.abstract_syntax, ALL_TRANSFER_SYNTAXES)
         handlers = [(evt.EVT_C_STORE, lambda _event: status)]
         server = ae.start_server(("127.0.0.1", self._port), block=False, ssl_context=context, evt_handlers=handlers)
         try:

@@ -40,7 +40,13 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 class Rooms:
     """Everything between the network and the detector, in one folder. `clock` is set by the tests."""
 
-    def __init__(self, folder: Path, *, max_object_bytes: int = 1 << 24, rules: Sequence[RuleSettings] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_object_bytes: int = 1 << 24,
+        rules: Sequence[RuleSettings] = (RuleSettings(detect=("any",)),),
+    ) -> None:
         self.folder = folder
         self.now = 1_000_000.0
         self.rung: list[str] = []

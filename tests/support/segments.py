@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from radnode.storage.segments import SegmentStore
 
@@ -130,3 +135,23 @@ def _stored(path: Path) -> int:
             position = os.lseek(file.fileno(), start, os.SEEK_HOLE)
             stored += position - start
     return stored
+
+
+def nothing_named(_: bytes) -> list[bytes]:
+    """No object of a segment has a name in the index."""
+    return []
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, number: int, code: int = errno.ENOSPC) -> None:
+    """Let the nth call of an os function fail."""
+    real: Callable[..., Any] = getattr(os, name)
+    calls = 0
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise OSError(code, os.strerror(code))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, name, failing)

@@ -18,7 +18,7 @@ from radnode.detect.decoding import DecoderChild
 from radnode.detect.series_worker import SeriesTouch, SeriesWorker
 from radnode.detect.worker import Worker
 from radnode.jobs.completion import Completion
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.jobs.schema import results
 from radnode.model import JobKind, JobState
 from radnode.node import Node

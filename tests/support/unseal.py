@@ -21,7 +21,11 @@ def unseal(sealed, study_key):
         raise ValueError("the header is torn")
     kind, reserved, chunk_size = header[8:10], header[10:12], int.from_bytes(header[12:16], "big")
     object_id, salt, commitment = header[32:48], header[48:80], header[80:112]
-    if kind not in (b"\0\1", b"\0\2", b"\0\3", b"\0\4") or reserved != b"\0\0" or not 0 < chunk_size <= 16 << 20:
+    if (
+        kind not in (b"\0\1", b"\0\2", b"\0\3", b"\0\4", b"\0\5")
+        or reserved != b"\0\0"
+        or not 0 < chunk_size <= 16 << 20
+    ):
         raise ValueError("unknown kind, flags or chunk size")
     derived = HKDF(SHA256(), 64, salt, b"RADSEAL\x02" + kind + object_id).derive(study_key)
     if derived[32:] != commitment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from pydicom.dataset import Dataset
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Task
 from radnode.detect.worker import Worker
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.model import Analysis, JobKind, JobState, Reason
+from radnode.report.sr import encode_report
 from radnode.results import Report
 from radnode.rules import Rules
 from radnode.settings import DetectSettings, RuleSettings
-from support.analyses import NO_FINDING
+from support.analyses import NO_FINDING, report
 from support.recorder import Recorder
 from support.rooms import Rooms, encoded, request_for, small
 
@@ -32,7 +32,7 @@ class FakeAnalyser:
         self.answers: dict[str, Answer] = {}
         self.batches: list[list[str]] = []
 
-    def task(self, name: str, header: Dataset, part10: bytes) -> Task:
+    def task(self, name: str, header: Dataset, part10: bytes, _view_side: int = 0) -> Task:
         return Task(name, header, part10, None)
 
     def decode(self, tasks: Sequence[Task]) -> list[FakeAnalyser]:
@@ -71,10 +71,10 @@ class WorkerBench:
             log=self.log,
         )
 
-    def _compose(self, header: Dataset, analysis: Analysis, received: float) -> Report:
+    def _compose(self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset]) -> Report:
         self.compose(header, analysis)
-        digest = hashlib.sha256(f"{header.SOPInstanceUID}{analysis.model.device_uid}".encode()).hexdigest()
-        return Report(f"2.25.{int(digest[:24], 16)}", f"report {analysis.outcome.value}".encode())
+        made = report(header, analysis, predecessors=predecessors)
+        return Report(made.SOPInstanceUID, encode_report(made))
 
     def receive(self, *numbers: int) -> list[str]:
         """Keep images and return their pseudonyms."""

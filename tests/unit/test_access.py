@@ -15,10 +15,11 @@ from radnode import access
 from radnode.access import READING, Caller, Task, caller, task_of, tasks
 from radnode.assistant import RadiologistAssistant
 from radnode.cli import cli
+from radnode.configuration import load_settings
 from radnode.errors import ConfigError, RefusedError
 from radnode.initialise import initialise
 from radnode.node import Node
-from radnode.settings import AccessSettings, load_settings
+from radnode.settings import AccessSettings
 from radnode.storage.keys import read_key
 
 OPEN = {"init", "serve", "check", "echo", "send", "rules", "models", "conformance", "audit verify"}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Engine, create_engine, select
 
 from radnode.audit import events
 from radnode.audit.events import Action, Actor, AuditOutcome, AuditRecord
-from radnode.audit.log import AuditLog, audit_entries, line_of, metadata, open_sealed
+from radnode.audit.log import AuditLog, audit_entries, line_of, metadata, open_sealed, patient_key
 from radnode.errors import AuditError
 from radnode.model import PeerIdentity
 
@@ -151,14 +154,18 @@ def test_every_event_of_the_design_is_in_the_catalogue() -> None:
         "110104 delivery_failed",
         "110104 image_forwarded",
         "110104 image_received",
+        "110104 image_refused",
         "110104 image_sent",
         "110104 report_created",
         "110104 report_delivered",
         "110104 report_sent",
         "110105 study_purged",
         "110106 result_exported",
+        "110113 access_refused",
         "110113 alert",
+        "110113 command_used",
         "110113 config_changed",
+        "110113 glass_broken",
         "110113 job_changed",
         "110113 key_changed",
         "110113 model_changed",
@@ -166,6 +173,7 @@ def test_every_event_of_the_design_is_in_the_catalogue() -> None:
         "110113 peer_refused",
         "110113 recording_started",
         "110113 recording_stopped",
+        "110113 trail_purged",
     }
     assert events.PEER_REFUSED.type_code is not None
     assert events.PEER_REFUSED.type_code.value == "110126"
@@ -189,3 +197,20 @@ def test_refusal_is_a_failure_unless_said_otherwise(engine: Engine) -> None:
         AuditLog(KEY).record(connection, AuditRecord(events.PEER_REFUSED, Actor()))
         AuditLog(KEY).record(connection, AuditRecord(events.PEER_REFUSED, Actor(), outcome=AuditOutcome.SERIOUS))
     assert [json.loads(entry)["outcome"] for _, entry in rows(engine)] == ["minor", "serious"]
+
+
+def test_key_of_one_patient_opens_the_entries_about_that_patient_and_no_others(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for patient in ("p" * 32, "q" * 32, None):
+            record = AuditRecord(events.IMAGE_RECEIVED, ACTOR, patient=patient, identity=IDENTITY)
+            AuditLog(KEY).record(connection, record)
+    entries = [json.loads(line_of(seq, row, "0" * 64)) for seq, row in rows(engine)]
+    assert [open_sealed(entry, KEY) for entry in entries] == [IDENTITY] * 3
+    blob = base64.b64decode(entries[0]["sealed"])
+    bound = b"radnode audit identity v2\n" + rows(engine)[0][1].replace(entries[0]["sealed"], "null").encode()
+    bound = bound.replace(b'"null"', b"null")
+    opened = AESGCM(patient_key(KEY, "p" * 32)).decrypt(blob[:12], blob[12:], bound)
+    assert json.loads(opened) == IDENTITY
+    for other in ("q" * 32, None):
+        with pytest.raises(InvalidTag):
+            AESGCM(patient_key(KEY, other)).decrypt(blob[:12], blob[12:], bound)

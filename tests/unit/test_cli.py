@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 from support import films
 from support.analyses import FINDING
 
@@ -18,17 +17,18 @@ import radnode
 from radnode.audit.events import Actor
 from radnode.cli import cli, main
 from radnode.cli.results import describe
-from radnode.errors import ConfigError
+from radnode.configuration import load_settings
+from radnode.errors import DuplicateTransaction
 from radnode.initialise import initialise
 from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
+from radnode.jobs.destinations import mark_out_of_reach
 from radnode.jobs.index import get_instance, get_result
-from radnode.model import JobKind, PeerIdentity, StoreRequest
+from radnode.model import CommitmentRequest, JobKind, PeerIdentity, Reference, StoreRequest
 from radnode.node import Node
 from radnode.part10 import read_file_meta
 from radnode.results import Report
 from radnode.rules import Decision
-from radnode.settings import load_settings
 
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -42,6 +42,7 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
 
 
 COMMANDS = dict(commands())
+DESTINATION = 'name = "{}"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n'
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,10 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node that holds one result, a dead delivery and a waiting one."""
-    made = Node(load_settings(initialise(tmp_path_factory.mktemp("cli") / "node", 2762, None)))
+    config = initialise(tmp_path_factory.mktemp("cli") / "node", 2762, None)
+    with config.open("a") as file:
+        file.write("".join(f"\n[[destinations]]\n{DESTINATION.format(name)}" for name in ("pacs", "archive")))
+    made = Node(load_settings(config))
     part10 = films.OPACITY.read_bytes()
     meta = read_file_meta(part10)
     peer = PeerIdentity("MODALITY1", None, "127.0.0.1")
@@ -201,7 +205,7 @@ def test_conformance_statement_is_text_for_people_and_json_with_the_same_in_it(r
 def test_check_tells_each_finding_and_is_json_too(run: Run) -> None:
     code, out, _ = run("check", "--json")
     rows = {row["subject"]: row for row in json.loads(out)}
-    assert {"config", "keys", "tls", "tls.certificate", "disk", "database", "destinations"} <= set(rows)
+    assert {"config", "keys", "tls", "tls.certificate", "disk", "database", "destination pacs"} <= set(rows)
     assert code == (0 if all(row["fit"] for row in rows.values()) else 1)
     assert set(rows["config"]) == {"subject", "fit", "text"}
 
@@ -212,7 +216,12 @@ def test_result_is_shown_exported_and_never_over_a_file(run: Run, tmp_path: Path
     assert (code, json.loads(out)) == (0, listed)
     _, out, _ = run("results", "show", listed["id"])
     assert "finding" in out
-    assert "opacity" in out.lower()
+    assert ": finding, 3 places\n" in out
+    assert "  1. Opacity, left lung, score 0.87, 86 mm: columns 315 to 436, rows 106 to 318\n" in out
+    assert "  2. Opacity, lung, score 0.61, 40 x 40 pixels: columns 20 to 60, rows 30 to 70\n" in out
+    assert "  3. Opacity, score 0.55\n" in out
+    assert "  whole image: score 0.93, highest at column 370, row 210\n" in out
+    assert "research use only, not for primary diagnosis" in out
     assert run("results", "export", listed["id"], "-o", "report.dcm")[0] == 0
     assert (tmp_path / "report.dcm").read_bytes() == b"the report"
     assert (tmp_path / "report.dcm").stat().st_mode & 0o777 == 0o600
@@ -248,7 +257,8 @@ def test_series_that_is_not_complete_is_listed_by_its_pseudonym(run: Run, node: 
 
 def test_result_on_a_series_is_told_with_the_image_that_a_finding_is_on() -> None:
     region = {"points": [[1.0, 2.0], [30.0, 40.0]], "frame": 7}
-    finding = {"meaning": "Nodule", "site": None, "score": 0.75, "diameter_mm": 9.0, "region": region}
+    finding = {"meaning": "Nodule", "site": None, "laterality": None, "score": 0.75, "diameter_mm": 9.0}
+    finding["region"] = region
     document = {
         "id": "r",
         "outcome": "finding",
@@ -257,13 +267,33 @@ def test_result_on_a_series_is_told_with_the_image_that_a_finding_is_on() -> Non
         "peak": None,
         "findings": [finding],
         "model": {"name": "m", "version": "1.0.0", "device_uid": "2.25.1"},
-        "source": {"SOPInstanceUID": "1.2", "images": ["1.2", "1.3"]},
+        "created": 0.0,
+        "source": {"StudyInstanceUID": "1.1", "SOPInstanceUID": "1.2", "images": ["1.2", "1.3"]},
         "report": {"SOPInstanceUID": "1.4"},
         "delivered": [],
     }
     told = describe(document)
-    assert "  1. Nodule, score 0.75, 9 mm: image 7, columns 1 to 30, rows 2 to 40" in told
+    assert "  1. Nodule, score 0.75, 9 mm: image 7 of 2, columns 1 to 30, rows 2 to 40" in told
     assert "  series:      score 0.75, 2 images" in told
+
+
+def test_a_failure_is_told_as_no_statement_on_the_patient() -> None:
+    document = {
+        "id": "r",
+        "outcome": "failed",
+        "reason": "pixels_undecodable",
+        "score": None,
+        "peak": None,
+        "findings": [],
+        "model": {"name": "m", "version": "1.0.0", "device_uid": "2.25.1"},
+        "created": 0.0,
+        "source": {"StudyInstanceUID": "1.1", "SOPInstanceUID": "1.2"},
+        "report": {"SOPInstanceUID": "1.4"},
+        "delivered": [],
+    }
+    told = describe(document)
+    assert told[0] == "Result r: failed. The pixel data could not be decoded. This says nothing about the patient."
+    assert told[1].startswith("  model:")
 
 
 def test_ae_title_that_is_too_long_says_so(run: Run) -> None:
@@ -287,6 +317,35 @@ def test_dead_job_is_retried_and_discarded_under_audit(run: Run, node: Node) -> 
         result = get_result(tx, jobs["pacs"]["subject"])
     about = [(entry["patient"], entry["study"], entry["instance"]) for entry in changed]
     assert about == [(result.patient, result.study, result.instance)]
+
+
+def test_jobs_of_a_destination_that_was_removed_are_said_retried_and_discarded(run: Run, node: Node) -> None:
+    peer, references = PeerIdentity("CT9", None, "127.0.0.1"), (Reference("1.2", "1.2.3"),)
+    node.commitments.accept(peer, CommitmentRequest("2.25.77", references))
+    with transaction(node.engine) as tx:
+        for subject in ("gone-1", "gone-2", "gone-3"):
+            node.queue.add(tx, JobKind.DELIVER, subject, "removed")
+    (lease,) = node.queue.lease(JobKind.DELIVER, "t:1", 60, 1, "removed")
+    with transaction(node.engine) as tx:
+        node.queue.bury(tx, lease, "refused")
+        mark_out_of_reach(tx, "removed", JobKind.DELIVER, 1.0, "is down")
+    said = run("jobs", "list")[2]
+    assert "2 jobs wait for removed, which the configuration does not name." in said
+    assert "1 job waits for CT9, which the configuration does not name." in said
+    assert "out of reach" not in said
+    code, out, said = run("jobs", "retry", "--destination", "removed")
+    assert (code, out) == (0, "1 dead letters are due now.\n")
+    assert said == "The configuration does not name removed: they wait until it does.\n"
+    waiting = [row["job"] for row in json.loads(run("jobs", "list", "--json")[1]) if row["destination"] == "removed"]
+    assert run("jobs", "discard", str(waiting[0]))[1] == f"Job {waiting[0]} is discarded.\n"
+    assert run("jobs", "discard", "--destination", "removed")[1] == "2 jobs are discarded.\n"
+    assert run("jobs", "discard", "--destination", "CT9")[1] == "1 jobs are discarded.\n"
+    assert not {"removed", "CT9"} & {row["destination"] for row in json.loads(run("jobs", "list", "--json")[1])}
+    with pytest.raises(DuplicateTransaction):  # it stays known, as one that was answered
+        node.commitments.accept(peer, CommitmentRequest("2.25.77", references))
+    changes = [entry["detail"]["change"] for entry in tail(run) if "job_changed" in entry["event"]]
+    assert changes[-5:] == ["retried", *["discarded"] * 4]
+    assert run("jobs", "discard")[0] == run("jobs", "discard", "1", "--destination", "pacs")[0] == 2
 
 
 def test_stage_is_paused_and_resumed_under_audit_and_the_listing_and_check_say_so(run: Run, node: Node) -> None:
@@ -393,33 +452,3 @@ def test_database_that_is_damaged_is_one_sentence(run: Run, tmp_path: Path) -> N
         code, _, err = run(*arguments, "-c", str(config), configured=False)
         assert code == 1, arguments
         assert err.count("\n") == (0 if arguments == ("check",) else 1)
-
-
-def test_rules_test_says_which_rule_matches_and_why_not(tmp_path: Path) -> None:
-    config = tmp_path / "radnode.toml"
-    config.write_text(
-        '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n'
-        '[[rules]]\nmatch = { Modality = "DX" }\nforward = ["pacs"]\npriority = "stat"\n'
-        '[[rules]]\nmatch = { Modality = ["CT", "MR"], CallingAE = "CT1" }\ndeliver = ["pacs"]\n'
-    )
-    found = CliRunner().invoke(cli, ["rules", "test", str(films.OPACITY), "-c", str(config)])
-    assert found.output.splitlines() == [
-        "rule 1: matches, asks for forward pacs; priority stat",
-        "rule 2: no, asks for deliver pacs",
-        '    Modality is "DX", and the rule wants "CT" or "MR"',
-        '    CallingAE is "", and the rule wants "CT1" (name the sender with --calling-ae)',
-        "decision: detect -; deliver -; forward pacs; priority stat",
-    ]
-    as_json = ["rules", "test", str(films.OPACITY), "--calling-ae", "CT1", "--json", "-c", str(config)]
-    document = json.loads(CliRunner().invoke(cli, as_json).output)
-    assert document["decision"] == {"detect": [], "deliver": [], "forward": ["pacs"], "priority": "stat"}
-    assert [rule["matched"] for rule in document["rules"]] == [True, False]
-    assert document["rules"][1]["misses"] == [{"keyword": "Modality", "value": "DX", "choices": ["CT", "MR"]}]
-
-
-def test_rule_of_an_unknown_detector_is_a_config_error_in_plain_words(tmp_path: Path) -> None:
-    config = tmp_path / "radnode.toml"
-    config.write_text('[[rules]]\ndetect = ["cxr-opacty"]\n')
-    found = CliRunner().invoke(cli, ["rules", "test", str(films.OPACITY), "-c", str(config)])
-    assert isinstance(found.exception, ConfigError)
-    assert str(found.exception).startswith("Rule 1 names the detector 'cxr-opacty', but ")

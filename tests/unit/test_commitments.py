@@ -24,7 +24,7 @@ from radnode.errors import (
 )
 from radnode.jobs.database import reading
 from radnode.jobs.index import objects_beginning
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.model import CommitmentReport, CommitmentRequest, FailedReference, JobKind, JobState, Reference
 from radnode.settings import DeliverSettings
 

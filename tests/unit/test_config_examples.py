@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from radnode.configuration import load_settings
 from radnode.initialise import fill
 from radnode.rules import Rules
-from radnode.settings import DestinationSettings, load_settings
+from radnode.settings import DestinationSettings
 
 CONFIG = Path(__file__).parents[2] / "config"
 PACS = DestinationSettings(name="pacs", ae_title="PACS", host="pacs.hospital.example", port=2762)

@@ -8,13 +8,13 @@ import pytest
 from support.network import CT, EXPLICIT
 
 from radnode import errors
+from radnode.configuration import load_settings
 from radnode.conformance import statement
 from radnode.errors import ConfigError, PackageError
 from radnode.fitness import Finding, examine
 from radnode.initialise import initialise
 from radnode.network.contexts import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
 from radnode.node import Node
-from radnode.settings import load_settings
 
 
 @pytest.fixture

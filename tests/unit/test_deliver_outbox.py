@@ -24,9 +24,9 @@ from radnode.deliver.outbox import BATCH, Courier
 from radnode.errors import DestinationRefused, DestinationUnavailable, StoreUnavailable
 from radnode.intake import Intake
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.destinations import out_of_reach
+from radnode.jobs.destinations import Unaddressed, out_of_reach, unaddressed
 from radnode.jobs.index import get_instance
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.model import JobKind, JobState, Priority, StoreRequest
 from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report
@@ -378,17 +378,25 @@ def test_breaker_opens_after_three_associations_and_leaves_what_waits_alone(benc
         assert out_of_reach(tx) == {}
 
 
-def test_only_one_courier_probes_and_who_has_nothing_leaves_the_probe_to_others(bench: Bench) -> None:
-    bench.reports(1)
+def test_probe_is_one_delivery_and_a_step_that_fails_on_this_node_leaves_it_to_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.reports(1, 2, 3)
     bench.peer.on_connect = unavailable
     for _ in range(3):
         bench.courier.step()
         bench.rooms.now += 31
-    assert bench.make(JobKind.FORWARD).step() == 0
     assert bench.breaker.admit(BATCH) == 1
-    assert bench.breaker.admit(BATCH) == 0
-    bench.breaker.abstained()
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("The database cannot be written now.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.rooms.queue, "lease", fails)
+        with pytest.raises(StoreUnavailable):
+            bench.courier.step()
     assert bench.courier.step() == 1
+    assert bench.breaker.admit(BATCH) == 0
 
 
 def test_node_that_starts_again_knows_who_is_out_of_reach_and_tries_at_once(bench: Bench) -> None:
@@ -401,6 +409,21 @@ def test_node_that_starts_again_knows_who_is_out_of_reach_and_tries_at_once(benc
     assert (again.pause(), again.admit(BATCH)) == (0.0, 1)
     again.worked()
     assert bench.log.events().count("destination_back") == 1
+
+
+def test_stop_that_comes_between_a_look_and_the_bell_is_not_slept_over(bench: Bench) -> None:
+    class Stop(threading.Event):
+        """Is set, and the bell rung, right after it was looked at for the first time."""
+
+        def is_set(self) -> bool:
+            found = super().is_set()
+            self.set()
+            bench.courier.ring()
+            return found
+
+    began = time.monotonic()
+    bench.courier.run(Stop())
+    assert time.monotonic() - began < outbox.IDLE_SECONDS / 2
 
 
 def test_clock_that_goes_back_an_hour_stops_no_delivery(bench: Bench) -> None:
@@ -428,8 +451,43 @@ def test_busy_destination_that_answers_a700_for_hours_is_a_destination_out_of_re
     assert len(bench.peer.taken) == 5
 
 
+def lateness(bench: Bench, *destinations: str) -> Lateness:
+    def lost() -> list[Unaddressed]:
+        with reading(bench.rooms.engine) as tx:
+            return unaddressed(tx, destinations, ["CT1"])
+
+    return Lateness(
+        destinations,
+        bench.rooms.stores,
+        settings=DeliverSettings(),
+        actor=ACTOR,
+        log=bench.log,
+        unaddressed=lost,
+    )
+
+
+def test_what_waits_for_nobody_is_said_at_the_start_and_again_after_the_time(bench: Bench) -> None:
+    bench.reports(1, 2)
+    with transaction(bench.rooms.engine) as tx:
+        for peer in ("CT1", "CT2"):
+            bench.rooms.queue.add(tx, JobKind.COMMIT, f"of {peer}", peer)
+    late = lateness(bench, "archive")
+    for _ in range(61):
+        late.look()
+        bench.rooms.now += 61
+    [first, second, third, fourth] = [line for event, line in bench.log.lines if event == "destination_unknown"]
+    assert (first["destination"], first["count"]) == ("pacs", 2)
+    assert first["advice"].startswith("Add it again as a destination, or drop them: `radnode jobs discard ")
+    assert (second["destination"], second["count"]) == ("CT2", 1)
+    assert (third["destination"], third["seconds"]) == ("pacs", 3660)
+    assert fourth["destination"] == "CT2"
+    alerts = [entry["detail"] for entry in bench.rooms.entries() if entry["event"].endswith(" alert")]
+    assert alerts[0] == {"count": 2, "destination": "pacs", "rule": "destination_unknown"}
+    assert len(alerts) == 4
+
+
 def test_what_waits_too_long_is_said_once_in_that_time_and_audited(bench: Bench) -> None:
-    late = Lateness(["pacs", "archive"], bench.rooms.stores, DeliverSettings(), ACTOR, bench.log)
+    late = lateness(bench, "pacs", "archive")
     bench.reports(1, 2)
     late.look()
     assert bench.log.events() == []

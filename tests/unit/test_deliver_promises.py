@@ -19,7 +19,7 @@ from radnode.deliver.promises import SILENT_LINGERS, Promises
 from radnode.errors import DestinationHolds, DestinationRefused, DestinationUnavailable
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.index import get_instance
-from radnode.jobs.queue import JobRow
+from radnode.jobs.register import JobRow
 from radnode.model import CommitmentReport, CommitmentRequest, FailedReference, JobKind, JobState
 from radnode.part10 import file_header, read_file_meta
 from radnode.results import Report
@@ -63,9 +63,12 @@ class FakePeer:
         self.on_ask(request)
         self.requests.append(request)
 
-    def await_report(self, seconds: float) -> CommitmentReport | None:
+    def await_report(self, seconds: float, take: Callable[[CommitmentReport], object]) -> bool:
         self.lingered.append(seconds)
-        return self.answer(self.requests[-1])
+        report = self.answer(self.requests[-1])
+        if report is not None:
+            take(report)
+        return report is not None
 
     @contextmanager
     def connect(self, _destination: DestinationSettings, _offers: Iterable[tuple[str, str]]) -> Iterator[FakePeer]:
@@ -199,6 +202,23 @@ def test_unanswered_request_is_asked_again_and_then_the_report_is_sent_again(ben
     assert bench.listener.reported(committed(first)) == 1  # a slow destination that has it, has it
     assert bench.states() == ["delivered"]
     assert bench.listener.reported(committed(bench.peer.requests[2])) == 0
+
+
+def test_report_that_was_given_up_and_is_committed_after_all_is_delivered_and_no_dead_letter(bench: Bench) -> None:
+    bench.reports(1)
+    bench.courier.step()
+    bench.later()
+
+    def refuses() -> None:
+        raise DestinationRefused("The destination pacs answered C000 (cannot understand) to C-STORE.")
+
+    bench.peer.on_store = refuses  # it was asked twice in vain, so the report is sent again
+    bench.later()
+    assert bench.states() == ["refused"]
+    assert bench.listener.reported(committed(bench.peer.requests[0])) == 1  # the PACS has had it all the time
+    assert bench.states() == ["delivered"]
+    assert bench.events()[-2:] == ["delivery_failed", "report_delivered"]
+    assert bench.rooms.count("sendings") == 0
 
 
 def test_answer_matches_after_a_restart(bench: Bench) -> None:

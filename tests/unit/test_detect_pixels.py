@@ -102,6 +102,12 @@ def test_padding_takes_the_darkest_value_that_is_not_padding() -> None:
         ({"PixelSpacing": [0.2, 0.3], "ImagerPixelSpacing": [0.2, 0.3]}, (0.2, 0.3), "detector"),
         ({"PixelSpacing": [0.18, 0.27], "ImagerPixelSpacing": [0.2, 0.3]}, (0.18, 0.27), "patient"),
         ({"PixelSpacing": [0, 0.3]}, None, None),
+        ({"PixelSpacing": [0.2, 0.3], "Modality": "CR"}, (0.2, 0.3), "detector"),
+        (
+            {"ImagerPixelSpacing": [0.2, 0.3], "EstimatedRadiographicMagnificationFactor": "1.25"},
+            (0.16, 0.24),
+            "patient",
+        ),
     ],
 )
 def test_spacing_says_where_it_holds(elements: dict[str, Any], spacing: Any, plane: Any) -> None:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from support import toys
 from support.crash import sources
 from support.ct import CTSeries
-from support.report_checks import problems
+from support.report_checks import children, is_planar, measurement_groups, problems
 from support.segments import damage
 from support.series_bench import QUIET, RULE, SeriesBench
 
@@ -44,17 +44,12 @@ def predecessors(report: Dataset) -> list[str]:
 
 
 def regions(report: Dataset) -> list[tuple[str, list[float]]]:
-    """The source image and the outline of every SCOORD."""
+    """The source image and the outline of every finding."""
     found = []
-
-    def visit(item: Dataset) -> None:
-        if item.get("ValueType") == "SCOORD":
-            [image] = item.ContentSequence
-            found.append((str(image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID), list(item.GraphicData)))
-        for child in item.get("ContentSequence", []):
-            visit(child)
-
-    visit(report)
+    for group in filter(is_planar, measurement_groups(report)):
+        [region] = children(group, "111030")
+        [image] = region.ContentSequence
+        found.append((str(image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID), list(region.GraphicData)))
     return found
 
 

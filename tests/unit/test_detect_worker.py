@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from support.analyses import FINDING, NO_FINDING
@@ -12,10 +15,12 @@ from support.rooms import encoded, request_for, small
 from support.segments import damage, erase
 from support.worker_bench import WorkerBench
 
+from radnode.audit.events import Actor
 from radnode.detect.tries import TROUBLE_SECONDS
 from radnode.detect.worker import elements
 from radnode.errors import DecoderUnavailable, KeyUnavailable, StoreUnavailable
 from radnode.jobs import database
+from radnode.jobs.database import transaction
 from radnode.model import Analysis, JobKind, JobState, Reason
 from radnode.rules import Rules
 from radnode.settings import RuleSettings
@@ -109,6 +114,32 @@ def test_image_that_also_kills_its_failure_report_is_buried_unopened(bench: Work
     bench.work(1)
     (job,) = bench.jobs()
     assert (job.state, job.error) == (JobState.DEAD, "too_many_attempts")
+
+
+def test_a_newer_model_makes_a_new_report_that_names_the_one_before(bench: WorkerBench) -> None:
+    """And the same model makes no second one."""
+    (instance,) = bench.receive(1)
+    bench.analyser.answers["1.2.3.1"] = FINDING
+    bench.work(1)
+    newer = replace(FINDING.model, version="1.1.0", digest="6f" * 32)
+    for answer in (FINDING, replace(FINDING, model=newer), replace(FINDING, model=newer)):
+        with transaction(bench.rooms.engine) as tx:
+            tx.exec_driver_sql("DELETE FROM jobs WHERE kind = 'analyse'")  # an image has one such job, ever
+            bench.rooms.queue.add(tx, JobKind.ANALYSE, instance)
+        bench.analyser.answers["1.2.3.1"] = answer
+        bench.work(1)
+    actor = Actor(user="test")
+    later, earlier = (
+        pydicom.dcmread(BytesIO(bench.rooms.results.export(item["id"], actor).report))
+        for item in bench.rooms.results.listing(actor)
+    )
+    (study,) = later.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (reference,) = series.ReferencedSOPSequence
+    assert study.StudyInstanceUID == earlier.StudyInstanceUID
+    assert series.SeriesInstanceUID == earlier.SeriesInstanceUID
+    assert reference.ReferencedSOPInstanceUID == earlier.SOPInstanceUID != later.SOPInstanceUID
+    assert "PredecessorDocumentsSequence" not in earlier
 
 
 @pytest.mark.parametrize("error", [ValueError, RecursionError, AttributeError, LookupError, ZeroDivisionError])

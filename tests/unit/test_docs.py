@@ -14,7 +14,9 @@ import pytest
 from radnode import errors
 from radnode.audit import events
 from radnode.cli import cli
+from radnode.report import codes
 from radnode.settings import Settings
+from radnode.spacing import Basis
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
@@ -142,3 +144,25 @@ def test_tiers_and_modules_that_are_named_are_there() -> None:
         assert (ROOT / path.rstrip("/.")).exists(), path
     for path in re.findall(r"`((?:network|storage|jobs|audit|detect|report|deliver)/\w+\.py)`", ALL):
         assert (ROOT / "radnode" / path).exists(), path
+
+
+def test_every_row_of_bad_input_has_tests_that_name_it_in_the_files_that_testing_names() -> None:
+    covered: set[int] = set()
+    for rows, files in re.findall(r"(?m)^\| ([\d, to]+) \| (.*`(?:peers|crash)/test_.*) \|$", PAGES["testing.md"]):
+        wanted: set[int] = set()
+        for first, last in re.findall(r"(\d+)(?: to (\d+))?", rows):
+            wanted |= set(range(int(first), int(last or first) + 1))
+        for path in re.findall(r"`([a-z]+/test_[a-z0-9_]+\.py)`", files):
+            named = re.findall(r"(?m)^def test_row_(\d+)_", (ROOT / "tests" / path).read_text(encoding="utf-8"))
+            assert set(map(int, named)) & wanted, path
+            covered |= set(map(int, named)) & wanted
+        assert wanted <= covered
+    assert covered == set(range(1, 28))
+
+
+def test_every_code_of_our_own_and_every_sentence_on_size_is_in_the_page_on_conformance() -> None:
+    page = PAGES["conformance.md"]
+    for concept in codes.REASONS.values():
+        assert f"| {concept.value} | {concept.meaning} |" in page
+    for basis in Basis:
+        assert f"| {basis.value} |" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,18 @@ def test_without_the_variable_nothing_is_looked_up(tmp_path: Path, monkeypatch: 
     (tmp_path / "report-sent").write_text("KILL")
     reach("report-sent")
     assert (tmp_path / "report-sent").exists()
+
+
+def test_page_says_of_every_place_in_its_step_what_is_left() -> None:
+    _, _, section = (ROOT / "docs" / "life-of-an-image.md").read_text(encoding="utf-8").partition("\n## Places\n")
+    said = {}
+    for row in section.splitlines():
+        if row.startswith("| ") and "`" in row:
+            steps, places, left = row.strip("| ").split(" | ")
+            assert left
+            said |= dict.fromkeys(re.findall(r"`([a-z-]+)`", places), steps.split(", "))
+    assert set(said) == set(PLACES)
+    assert [place for place, step in PLACES.items() if step not in said[place]] == []
 
 
 def test_every_place_stands_in_the_code_once() -> None:

@@ -11,13 +11,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from radnode.configuration import load_settings
 from radnode.fitness import Finding, examine
 from radnode.initialise import initialise
 from radnode.jobs.database import transaction
 from radnode.model import JobKind
 from radnode.node import Node
 from radnode.pki import fingerprint
-from radnode.settings import DestinationSettings, load_settings
+from radnode.settings import DestinationSettings
 
 PACS = DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
 
@@ -67,6 +68,42 @@ def test_dead_letter_is_bad(folder: Path) -> None:
             node.queue.bury(tx, lease, "refused")
     node.engine.dispose()
     assert look(folder)["jobs"] == Finding("jobs", False, "2 dead letters; see `radnode jobs list`.")
+
+
+def test_what_waits_for_a_destination_or_peer_that_was_removed_is_bad_and_says_what_to_do(folder: Path) -> None:
+    node = Node(load_settings(folder / "radnode.toml"))
+    with transaction(node.engine) as tx:
+        for subject in ("a", "b"):
+            node.queue.add(tx, JobKind.DELIVER, subject, "old")
+        node.queue.add(tx, JobKind.FORWARD, "c", "pacs")
+        node.queue.add(tx, JobKind.COMMIT, "d", "CT9")
+    node.engine.dispose()
+    found = bad(look(folder))
+    assert set(found) == {"destination pacs", "destination old", "peer CT9"}
+    assert found["destination old"] == (
+        "2 wait for it, the oldest for 0 minutes, and the configuration does not name it. Add it again as a "
+        "destination, or drop them: `radnode jobs discard --destination old`."
+    )
+
+
+def test_node_without_detectors_says_that_it_analyses_nothing_and_needs_no_worker(folder: Path) -> None:
+    edit(folder, lambda text: text.replace('detect = ["cxr-opacity"]', ""))
+    said = look(folder)["rules"].text
+    assert said == "1, all of them can be used; none of them names a detector: no image is analysed"
+    node = Node(load_settings(folder / "radnode.toml"))
+    assert not node.has_analyses()
+    with transaction(node.engine) as tx:
+        node.queue.add(tx, JobKind.SERIES, "left from before")
+    assert node.has_analyses()
+    (lease,) = node.queue.lease(JobKind.SERIES, "worker:1", 60)
+    assert node.has_analyses()
+    with transaction(node.engine) as tx:
+        node.queue.bury(tx, lease, "failed")
+    assert node.has_analyses()  # an operator may retry it
+    with transaction(node.engine) as tx:
+        node.queue.discard(tx, lease.job_id)
+    assert not node.has_analyses()
+    node.engine.dispose()
 
 
 @pytest.mark.parametrize(("name", "subject"), [("pki/server.key", "tls.key"), ("keys/audit.key", "keys")])

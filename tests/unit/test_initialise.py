@@ -13,10 +13,11 @@ import pytest
 from pydantic import BaseModel
 from support.rooms import modes
 
+from radnode.configuration import load_settings
 from radnode.errors import ConfigError
 from radnode.initialise import fill, initialise
 from radnode.node import Node
-from radnode.settings import DestinationSettings, Settings, load_settings
+from radnode.settings import DestinationSettings, Settings
 
 TEMPLATE = (Path(__file__).parents[2] / "radnode/templates/radnode.toml").read_text(encoding="utf-8")
 FINGERPRINTS = {"modality": "11" * 32, "server": "22" * 32, "admin": "33" * 32}

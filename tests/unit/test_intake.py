@@ -15,10 +15,12 @@ import pydicom
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 from support import films
+from support.recorder import Recorder
 from support.rooms import PEER, Rooms, encoded, modes, request_for, small
 
 from radnode import intake
 from radnode.arrivals import Arrival, Arrivals
+from radnode.audit.events import Actor
 from radnode.errors import (
     AuditError,
     ContextMismatch,
@@ -36,7 +38,8 @@ from radnode.jobs.database import reading
 from radnode.jobs.index import find_instance
 from radnode.model import JobKind, JobState, Priority, StoreRequest
 from radnode.part10 import read_file_meta
-from radnode.settings import RuleSettings
+from radnode.pressure import Pressure
+from radnode.settings import QueueSettings, RuleSettings, StorageSettings
 from radnode.storage import extents
 
 
@@ -284,7 +287,7 @@ def test_instance_of_the_python_interface_makes_no_job(rooms: Rooms) -> None:
 def test_rules_give_forwards_and_priority_in_the_commit_of_the_image(tmp_path: Path) -> None:
     rules = [
         RuleSettings(match={"StudyDescription": "re:.*STAT"}, priority="stat", forward=("pacs", "archive")),
-        RuleSettings(match={"CallingAE": "MODALITY1"}, forward=("pacs",)),
+        RuleSettings(match={"CallingAE": "MODALITY1"}, detect=("any",), forward=("pacs",)),
         RuleSettings(match={"CallingAE": "ANOTHER"}, forward=("never",)),
     ]
     rooms = Rooms(tmp_path, rules=rules)
@@ -305,8 +308,27 @@ def test_rules_give_forwards_and_priority_in_the_commit_of_the_image(tmp_path: P
 
 
 def test_same_image_again_is_forwarded_once(tmp_path: Path) -> None:
-    rooms = Rooms(tmp_path, rules=[RuleSettings(forward=("pacs",))])
+    rooms = Rooms(tmp_path, rules=[RuleSettings(detect=("any",), forward=("pacs",))])
     receive(rooms)
     assert receive(rooms).known
     assert [job.kind for job in rooms.queue.listing(list(JobState))] == [JobKind.ANALYSE, JobKind.FORWARD]
+    rooms.close()
+
+
+def test_image_that_no_detector_wants_makes_no_analysis_and_fills_no_queue(tmp_path: Path) -> None:
+    rules = [
+        RuleSettings(forward=("archive",)),
+        RuleSettings(match={"Modality": "CR"}, detect=("cxr",)),
+    ]
+    rooms = Rooms(tmp_path, rules=rules)
+    for number in range(1, 6):
+        receive(rooms, number)
+    assert [job.kind for job in rooms.queue.listing(list(JobState))] == [JobKind.FORWARD] * 5
+    assert rooms.rung == ["deliver"] * 5
+    settings = QueueSettings(max_waiting=2), StorageSettings(low_disk_percent=0)
+    pressure = Pressure(rooms.stores, tmp_path, *settings, Actor(user="t"), Recorder())
+    pressure.look()
+    pressure.check()  # NodeFull when analyses had piled up
+    receive(rooms, 6, Modality="CR")
+    assert rooms.queue.counts()[JobKind.ANALYSE, JobState.READY] == 1
     rooms.close()

@@ -24,7 +24,7 @@ from radnode.jobs.series import SeriesRow, add_series_result
 from radnode.maintenance import alone
 from radnode.model import JobKind, pour
 from radnode.purge import Purge, Purged
-from radnode.results import Report
+from radnode.results import Report, Secondary
 from radnode.rules import Decision
 from radnode.settings import CompletionSettings, RuleSettings
 
@@ -53,7 +53,8 @@ def fill(rooms: Rooms, study: str, first: int) -> list[Receipt]:
     with reading(rooms.engine) as tx:
         kept = get_instance(tx, receipts[0].instance)
     uids = {name: f"{study}.9" for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
-    prepared = rooms.results.prepare(kept, uids, NO_FINDING, Report(f"{study}.7", b"report"))
+    picture = Secondary("sc", 1, f"{study}.8", b"picture")
+    prepared = rooms.results.prepare(kept, uids, NO_FINDING, Report(f"{study}.7", b"report"), secondary=[picture])
     assert prepared is not None
     with transaction(rooms.engine) as tx:
         rooms.results.commit(tx, [prepared], Decision((), ("pacs",)), ACTOR)
@@ -92,8 +93,10 @@ def test_study_leaves_no_row_no_key_and_no_room_and_others_stay(rooms: Rooms) ->
     words |= {receipt.instance for receipt in gone}
     with reading(rooms.engine) as tx:
         objects = set(tx.scalars(select(schema.instances.c.object_id).where(schema.instances.c.study == gone[0].study)))
+        words |= set(tx.scalars(select(schema.results.c.result).where(schema.results.c.study == gone[0].study)))
         before = named(tx, words)
-    filled = {"instances", "study_patients", "results", "sendings", "series", "series_images", "series_results", "jobs"}
+    filled = {"instances", "study_patients", "results", "secondary", "sendings", "series"}
+    filled |= {"series_images", "series_results", "jobs"}
     assert set(before) == filled, "the test is to fill every table"
     other = {name: rooms.count(name) for name in filled}
     assert rooms.keys.of_study(gone[0].study)
@@ -103,10 +106,10 @@ def test_study_leaves_no_row_no_key_and_no_room_and_others_stay(rooms: Rooms) ->
         assert named(tx, words) == {}
     assert {name: rooms.count(name) for name in filled} == {name: count // 2 for name, count in other.items()}
     assert rooms.count("study_keys") == 1
-    assert rooms.count("doomed_objects") == 4
-    assert purge.reclaim() == 4
+    assert rooms.count("doomed_objects") == 5
+    assert purge.reclaim() == 5
     assert rooms.count("doomed_objects") == 0
-    assert len(rooms.kept_objects()) == 4
+    assert len(rooms.kept_objects()) == 5
     assert not objects & set(rooms.kept_objects())
     with reading(rooms.engine) as tx:
         assert rooms.vault.get(get_instance(tx, kept[0].instance).object_id)
@@ -226,7 +229,7 @@ def test_room_is_given_back_by_the_next_purge_where_one_was_cut_short(rooms: Roo
     fill(rooms, "1.2.100", 1)
     Purge(rooms.stores).study(rooms.pseudonyms.study("1.2.100"), ACTOR, "request")
     assert not rooms.holds_nothing()
-    assert Purge(rooms.stores).reclaim() == 4
+    assert Purge(rooms.stores).reclaim() == 5
     assert rooms.holds_nothing()
 
 
@@ -252,7 +255,7 @@ def test_answered_commitments_are_forgotten_after_their_time_and_others_are_not(
     assert rooms.count("commitments") == 2
 
 
-def test_purges_and_backups_do_not_meet(tmp_path: Path) -> None:
+def test_two_purges_do_not_meet(tmp_path: Path) -> None:
     with alone(tmp_path), pytest.raises(RadnodeError, match="is running"), alone(tmp_path):
         pass
     with alone(tmp_path):

@@ -10,6 +10,7 @@ from support.segments import extents, forget
 
 from radnode import repair
 from radnode.audit import events, files
+from radnode.configuration import load_settings
 from radnode.initialise import initialise
 from radnode.jobs.database import reading, transaction
 from radnode.jobs.schema import jobs
@@ -17,7 +18,6 @@ from radnode.jobs.wake import Sleeper
 from radnode.model import JobKind
 from radnode.node import Node
 from radnode.repair import Repaired
-from radnode.settings import load_settings
 from radnode.storage.sealing import Kind
 
 OWNERS = ("worker:11:a", "worker:12:b", "deliver:13:c")

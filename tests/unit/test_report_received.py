@@ -19,7 +19,8 @@ from support.report_checks import problems
 
 from radnode.report.sr import encode_report
 
-CHARACTER_SETS = [films.LATIN, films.JAPANESE, films.UTF_8, films.NO_CHARACTER_SET]
+CHARACTER_SETS = [films.LATIN, films.JAPANESE, films.KOREAN, films.GB18030, films.UTF_8, films.NO_CHARACTER_SET]
+NAMES = ["latin", "japanese", "korean", "chinese", "utf8", "none"]
 
 
 def reread(dataset: Dataset) -> Dataset:
@@ -41,7 +42,7 @@ def with_raw(dataset: Dataset, **values: bytes) -> Dataset:
     return dataset
 
 
-@pytest.mark.parametrize("names", CHARACTER_SETS, ids=["latin", "japanese", "utf8", "none"])
+@pytest.mark.parametrize("names", CHARACTER_SETS, ids=NAMES)
 def test_name_keeps_its_bytes_and_character_set(names: dict[str, object]) -> None:
     source = films.received(films.fresh(films.OPACITY, **names))
     result = reread(report(source))
@@ -50,7 +51,7 @@ def test_name_keeps_its_bytes_and_character_set(names: dict[str, object]) -> Non
     assert str(result.PatientName) == names["PatientName"]
 
 
-@pytest.mark.parametrize("names", CHARACTER_SETS, ids=["latin", "japanese", "utf8", "none"])
+@pytest.mark.parametrize("names", CHARACTER_SETS, ids=NAMES)
 def test_name_survives_when_source_and_report_were_read_before(names: dict[str, object]) -> None:
     source = films.received(films.fresh(films.OPACITY, StudyDescription="plain", **names))
     untouched = encode_report(report(source))

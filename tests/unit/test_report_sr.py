@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import highdicom
 import pydicom
@@ -27,6 +32,7 @@ from support.report_checks import children, name, problems, walk
 
 from radnode.model import Analysis, Code, Finding, Outcome, Reason, Region
 from radnode.report.sr import encode_report
+from radnode.spacing import Basis
 
 
 @pytest.fixture
@@ -54,6 +60,7 @@ def number(group: Dataset, code: str) -> tuple[float, str]:
 
 
 def test_finding_is_reported_with_region_site_size_and_certainty(source: Dataset) -> None:
+    source.PixelSpacing, source.PixelSpacingCalibrationType = [0.5, 0.5], "FIDUCIAL"
     result = reread(report(source))
     image, box, contour, whole = groups(result)
     assert value(image, "111017") == "111242"
@@ -72,7 +79,8 @@ def test_finding_is_reported_with_region_site_size_and_certainty(source: Dataset
     assert list(region.GraphicData) == [315.0, 106.0, 436.5, 106.0, 436.5, 318.0, 315.0, 318.0, 315.0, 106.0]
     assert region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
 
-    assert number(contour, "81827009") == (49.85, "{pixels}")
+    assert number(contour, "81827009") == (24.925, "mm")
+    assert children(contour, "121106")[0].TextValue == Basis.FIDUCIAL.value
     assert whole.ContentTemplateSequence[0].TemplateIdentifier == "1501"
     assert children(whole, "111030") == children(whole, "81827009") == []
     assert problems(result) == []
@@ -81,6 +89,23 @@ def test_finding_is_reported_with_region_site_size_and_certainty(source: Dataset
 def test_size_of_a_box_in_pixels_is_its_longer_side(source: Dataset) -> None:
     analysis = replace(FINDING, findings=(Finding(OPACITY, 0.9, region=BOX),))
     assert number(groups(report(source, analysis))[1], "81827009") == (212.0, "{pixels}")
+
+
+def test_mm_of_a_detector_are_not_reported_where_no_spacing_holds_in_the_patient(source: Dataset) -> None:
+    findings = (Finding(OPACITY, 0.9, region=BOX, diameter_mm=85.6), Finding(OPACITY, 0.8, diameter_mm=85.6))
+    _, box, whole = groups(report(source, replace(FINDING, findings=findings)))
+    assert number(box, "81827009") == (212.0, "{pixels}")
+    assert children(box, "121106")[0].TextValue == Basis.DETECTOR.value
+    assert children(whole, "81827009") == children(whole, "121106") == []
+
+
+def test_reason_is_coded_in_a_scheme_that_the_header_explains(source: Dataset) -> None:
+    result = reread(report(source, FAILED))
+    (scheme,) = result.CodingSchemeIdentificationSequence
+    reason = children(groups(result)[0], "100")[0]
+    assert reason.ConceptCodeSequence[0].CodeValue == "202"
+    assert reason.ConceptCodeSequence[0].CodingSchemeDesignator == scheme.CodingSchemeDesignator == "99RADNODE"
+    assert "CodingSchemeIdentificationSequence" not in report(source, FINDING)
 
 
 def test_no_finding_says_absent_and_keeps_the_score(source: Dataset) -> None:
@@ -131,7 +156,7 @@ def test_header_says_who_made_it_and_what_it_is_not(source: Dataset) -> None:
     assert (algorithm.ManufacturerModelName, algorithm.SoftwareVersions) == ("cxr-opacity", "1.0.0")
     observer = {name(item): item for item in result.ContentSequence}
     assert MODEL.device_uid == observer["121012"].UID
-    assert observer["121058"].ConceptCodeSequence[0].CodeValue == "43468-8"
+    assert observer["121058"].ConceptCodeSequence[0].CodeValue == "363679005"
 
 
 def test_same_input_gives_the_same_bytes(source: Dataset) -> None:
@@ -147,6 +172,30 @@ def test_a_retrained_model_makes_another_report_in_another_series(source: Datase
     assert first.SeriesInstanceUID != second.SeriesInstanceUID
 
 
+def test_two_detectors_speak_of_one_film_in_series_of_their_own(source: Dataset) -> None:
+    other = replace(MODEL, name="cxr-effusion", device_uid="2.25.24680", digest="70" * 32)
+    one, two = reread(report(source)), reread(report(source, replace(FINDING, model=other)))
+    assert one.StudyInstanceUID == two.StudyInstanceUID == source.StudyInstanceUID
+    assert len({one.SeriesInstanceUID, two.SeriesInstanceUID, source.SeriesInstanceUID}) == 3
+    tracked = [item.UID for each in (one, two) for item in walk(each) if name(item) == "112040"]
+    assert len(set(tracked)) == len(tracked) == 8
+    observers = [item.UID for each in (one, two) for item in walk(each) if name(item) == "121012"]
+    assert observers == [MODEL.device_uid, other.device_uid]
+
+
+def test_another_process_makes_the_same_bytes(source: Dataset) -> None:
+    program = (
+        "import hashlib, pydicom; from support import films; from support.analyses import FINDING, report;"
+        "from radnode.report.sr import encode_report;"
+        "made = encode_report(report(films.received(pydicom.dcmread(films.OPACITY)), FINDING));"
+        "print(hashlib.sha256(made).hexdigest())"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == hashlib.sha256(encode_report(report(source))).hexdigest()
+
+
 def test_a_success_after_a_failure_is_another_instance_of_the_same_series(source: Dataset) -> None:
     failed, found, absent = report(source, FAILED), report(source, FINDING), report(source, NO_FINDING)
     assert failed.SOPInstanceUID != found.SOPInstanceUID == absent.SOPInstanceUID
@@ -155,7 +204,7 @@ def test_a_success_after_a_failure_is_another_instance_of_the_same_series(source
 
 @pytest.mark.parametrize(
     ("modality", "code"),
-    [("CT", "25045-6"), ("MR", "25056-3"), ("DX", "43468-8"), ("US", "363679005"), ("OT", "363679005")],
+    [("CT", "25045-6"), ("MR", "25056-3"), ("DX", "363679005"), ("US", "363679005"), ("OT", "363679005")],
 )
 def test_procedure_reported_is_that_of_the_source(source: Dataset, modality: str, code: str) -> None:
     source.Modality = modality
@@ -211,6 +260,8 @@ def test_a_later_report_names_its_predecessor(source: Dataset) -> None:
     reference = later.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert reference.ReferencedSOPInstanceUID == earlier.SOPInstanceUID
     assert "PredecessorDocumentsSequence" not in earlier
+    again = encode_report(report(source, FAILED, predecessors=[earlier]))
+    assert again == encode_report(earlier)  # made again, it names itself no predecessor
 
 
 def test_times_are_those_of_acceptance_in_the_zone_the_source_states(source: Dataset) -> None:

@@ -14,17 +14,20 @@ from support.analyses import ANALYSES, FINDING, NO_FINDING
 from support.rooms import Rooms, encoded, request_for, small
 
 from radnode.audit.events import Actor
+from radnode.deliver.cargo import subject_of
 from radnode.errors import AuditError, NotFoundError, StoreUnavailable
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.index import InstanceRow, get_instance
-from radnode.model import Analysis
-from radnode.results import Prepared, Report
+from radnode.jobs.index import InstanceRow, get_instance, objects_beginning
+from radnode.model import Analysis, JobKind
+from radnode.results import Prepared, Report, Results, Secondary
 from radnode.rules import Decision
 from radnode.storage import extents
 
 ACTOR = Actor(user="test")
 # design/interface.md, and `created`, which the listing shows
-KEYS = {"id", "outcome", "reason", "score", "peak", "findings", "model", "source", "report", "delivered", "created"}
+KEYS = {"id", "outcome", "reason", "score", "peak", "findings", "model", "source", "report", "delivered", "created"} | {
+    "secondary"
+}
 FINDING_KEYS = {"code", "scheme", "meaning", "score", "site", "laterality", "region", "diameter_mm"}
 SOURCE = {"PatientID": "SECRET-1", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "SOPInstanceUID": "1.4"}
 
@@ -98,7 +101,7 @@ def test_every_use_is_audited_with_patient_and_user(rooms: Rooms) -> None:
     before = len(rooms.entries())
     rooms.results.show(result, ACTOR)
     rooms.results.listing(ACTOR)
-    assert rooms.results.export(result, ACTOR) == b"the report"
+    assert rooms.results.export(result, ACTOR).report == b"the report"
     events = [(entry["event"].split()[1], entry["actor"]["user"]) for entry in rooms.entries()[before:]]
     assert events == [("result_read", "test"), ("result_read", "test"), ("result_exported", "test")]
     assert len({entry["patient"] for entry in rooms.entries()}) == 1
@@ -166,13 +169,59 @@ def test_result_committed_by_another_meanwhile_is_left_out_and_its_objects_go(ro
     assert rooms.results.show(result, ACTOR)["id"] == result
 
 
+def test_secondary_objects_are_one_commit_with_their_report_and_go_where_they_are_taken(rooms: Rooms) -> None:
+    results = Results(rooms.stores, {"archive": ("gsps",), "plain": ()})
+    drawn = [Secondary("sc", 1, "2.25.8", b"picture"), Secondary("gsps", 1, "2.25.9", b"overlay")]
+    prepared = results.prepare(instance(rooms), SOURCE, FINDING, Report("2.25.1", b"the report"), secondary=drawn)
+    assert prepared is not None
+    with transaction(rooms.engine) as tx:
+        results.commit(tx, [prepared], Decision(deliver=("pacs", "archive", "plain")), ACTOR)
+    found, waiting = prepared.row.result, {"state": "waiting", "tries": 0}
+    document = results.show(found, ACTOR)
+    assert [item["destination"] for item in document["delivered"]] == ["pacs", "archive", "plain"]
+    assert document["secondary"] == [
+        {
+            "object": "sc1",
+            "kind": "sc",
+            "SOPInstanceUID": "2.25.8",
+            "delivered": [{"destination": "pacs", **waiting}],
+        },
+        {
+            "object": "gsps1",
+            "kind": "gsps",
+            "SOPInstanceUID": "2.25.9",
+            "delivered": [{"destination": name, **waiting} for name in ("pacs", "archive")],
+        },
+    ]
+    assert rooms.vault.sweep(lambda prefix: _named(rooms, prefix)) == 0
+    with reading(rooms.engine) as tx:
+        picture, overlay = (subject_of(tx, JobKind.DELIVER, f"{found}.{name}") for name in ("sc1", "gsps1"))
+    assert [rooms.vault.get(item.object_id) for item in (picture, overlay)] == [b"picture", b"overlay"]
+    assert (picture.names, picture.patient) == ({"result": found, "object": "sc1"}, prepared.row.patient)
+
+
+def test_discarded_result_leaves_no_secondary_object(rooms: Rooms) -> None:
+    drawn = [Secondary("sc", 1, "2.25.8", b"picture")]
+    row = instance(rooms)
+    prepared = rooms.results.prepare(row, SOURCE, FINDING, Report("2.25.1", b"the report"), secondary=drawn)
+    assert prepared is not None
+    assert len(rooms.kept_objects()) == 4
+    rooms.results.discard([prepared])
+    assert len(rooms.kept_objects()) == 1
+
+
+def _named(rooms: Rooms, prefix: bytes) -> list[bytes]:
+    with reading(rooms.engine) as tx:
+        return objects_beginning(tx, prefix)
+
+
 def test_discard_never_takes_what_the_index_names(rooms: Rooms) -> None:
     prepared = prepare(rooms)
     assert prepared is not None
     with transaction(rooms.engine) as tx:
         rooms.results.commit(tx, [prepared], Decision(), ACTOR)
     rooms.results.discard([prepared])
-    assert rooms.results.export(prepared.row.result, ACTOR) == b"the report"
+    assert rooms.results.export(prepared.row.result, ACTOR).report == b"the report"
 
 
 def test_disk_that_fills_up_between_the_two_objects_leaves_neither(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ def node(tmp_path: Path) -> Any:
         deliver=DeliverSettings(),
         node=NodeSettings(drain_seconds=5),
     )
-    parts = {"stores": rooms.stores, "queue": rooms.queue, "connect": None}
+    parts = {"stores": rooms.stores, "queue": rooms.queue, "connect": None, "unaddressed": list}
     yield SimpleNamespace(settings=settings, actor=lambda: Actor(user="t"), **parts)
     rooms.close()
 
@@ -50,6 +51,17 @@ def test_courier_that_dies_of_a_fault_ends_its_role(node: Any, monkeypatch: pyte
     stop.set()
 
 
+def test_couriers_that_hang_share_one_deadline(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, over = threading.Event(), threading.Event()
+    stop.set()
+    monkeypatch.setattr(Courier, "run", lambda _courier, _stop: over.wait(30))
+    node.settings.node = NodeSettings(drain_seconds=0.5)
+    began = time.monotonic()
+    roles.deliver(node, stop)
+    over.set()
+    assert 0.5 <= time.monotonic() - began < 1.5  # of four threads
+
+
 def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stop, steps = threading.Event(), []
 
@@ -68,7 +80,7 @@ def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monk
         lambda: None,
         SimpleNamespace(detectors=()),
     )
-    node.results = node.compose = node.completion = node.compose_series = None
+    node.results = node.compose = node.completion = node.compose_series = node.compose_secondary = None
     roles.worker(node, stop)
     assert len(steps) == 3
 

@@ -52,11 +52,28 @@ def test_every_rule_that_fits_counts_in_the_order_of_the_file_without_repeats() 
             rule({"Modality": "CR"}, forward=("archive", "pacs")),
         ]
     )
-    decision = Decision(("b", "a", "c"), ("pacs", "archive"), ("pacs", "archive"), Priority.HIGH)
+    decision = Decision(("b", "a", "c"), ("pacs", "archive"), ("pacs", "archive"), Priority.HIGH, ())
     assert rules.decide({"Modality": "CR"}) == decision
     assert rules.decide({"Modality": "MR"}).priority is Priority.STAT
     assert rules.decide({"Modality": "XA"}).priority is Priority.ROUTINE
-    assert Rules([]).decide({}) == Decision()
+    assert Rules([]).decide({}) == Decision(secondary=())
+
+
+def test_secondary_objects_are_the_default_unless_a_rule_that_fits_says_which() -> None:
+    rules = Rules(
+        [
+            rule({}, "model"),
+            rule({"Modality": "CT"}, secondary=("sc", "gsps")),
+            rule({"Modality": ["CT", "MR"]}, secondary=("kos", "sc")),
+            rule({"Modality": "XA"}, secondary=()),
+        ],
+        ("sc",),
+    )
+    assert rules.decide({"Modality": "CR"}).secondary == ("sc",)
+    assert rules.decide({"Modality": "CT"}).secondary == ("sc", "gsps", "kos")
+    assert rules.decide({"Modality": "MR"}).secondary == ("kos", "sc")
+    assert rules.decide({"Modality": "XA"}).secondary == ()
+    assert (rules.decide({"Modality": "XA"}) | rules.decide({"Modality": "MR"})).secondary == ("kos", "sc")
 
 
 def test_attributes_are_those_of_all_rules() -> None:

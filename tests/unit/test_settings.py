@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from radnode.configuration import find_config, load_settings
 from radnode.errors import ConfigError
-from radnode.settings import Settings, find_config, load_settings
+from radnode.settings import Settings
 
 
 @pytest.fixture(autouse=True)

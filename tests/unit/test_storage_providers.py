@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import Stubber
-from moto.server import ThreadedMotoServer
+from support.aws import amazon
 from support.rooms import Rooms
 from support.vault_server import TOKEN, TransitKey, VaultServer
 
@@ -140,11 +140,8 @@ def vault(folder: Path) -> Iterator[Subject]:
 
 @pytest.fixture(scope="module")
 def kms_server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with amazon() as url:
+        yield url
 
 
 @pytest.fixture
