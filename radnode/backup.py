@@ -18,21 +18,24 @@ import os
 import shutil
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sqlalchemy import URL, Connection, create_engine, delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from radnode.audit.log import audit_entries
 from radnode.durable import sync_folder
 from radnode.errors import RadnodeError, StoreUnavailable
-from radnode.storage.segments import SegmentStore
+from radnode.jobs.index import every_object
+from radnode.jobs.schema import commitments, jobs
+from radnode.model import JobKind
+from radnode.storage.segments import SEGMENT_ID, SegmentStore
 
 FORMAT = "radnode backup 1"
 MANIFEST = "backup.json"
-_NAMED = (
-    "SELECT object_id FROM instances UNION ALL SELECT object_id FROM results UNION ALL SELECT report_id FROM results "
-    "UNION ALL SELECT object_id FROM commitments WHERE object_id IS NOT NULL"
-)
+_BESIDE = ("purged.note", "syslog.cursor")  # of a trail, beside its lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,11 @@ def make_backup(data_dir: Path, folder: Path, now: float) -> Manifest:
         folder.chmod(0o700)
         _copy_trail(data_dir / "audit", folder / "audit")
         _copy_database(data_dir / "node.db", data_dir / "run" / "backup.db", folder / "node.db")
-        manifest = Manifest(now, _copy_objects(data_dir, folder), _entries(folder / "node.db"))
+        manifest = _copy_objects(data_dir, folder, now)
         _sync(folder)
         (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="ascii")
         _sync(folder)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
         raise StoreUnavailable(f"The backup {folder} cannot be made ({_said(error)}).") from error
     return manifest
 
@@ -125,16 +128,28 @@ def copy_sparse(source: Path, target: Path) -> None:
 
 
 def _copy_trail(source: Path, target: Path) -> None:
-    """Copy the files of a trail: what is signed first, so that every line that it covers is there when it is read."""
+    """Copy the files of a trail: what is signed first, so that every line that it covers is there when it is read.
+
+    Raises:
+        OSError: a file cannot be read or written, or is gone.
+        StoreUnavailable: entries past their retention went meanwhile, so that stub and lines do not fit.
+    """
     target.mkdir(mode=0o700)
-    for folder in sorted((path for path in source.rglob("*") if path.is_dir()), key=lambda path: len(path.parts)):
-        (target / folder.relative_to(source)).mkdir(mode=0o700)
-    signed = [path for path in sorted(source.rglob("*")) if path.is_file() and path.parent != source]
-    lines = [path for path in sorted(source.iterdir()) if path.is_file() and path.suffix == ".jsonl"]
-    for path in [*signed, *lines]:
+    (target / "checkpoints").mkdir(mode=0o700)
+    stub = _stub(source)
+    signed = sorted((source / "checkpoints").glob("*.notes"))
+    lines = sorted(source.glob("trail-*.jsonl"))
+    for path in [*signed, *(path for name in _BESIDE if (path := source / name).exists()), *lines]:
         copy = target / path.relative_to(source)
         shutil.copyfile(path, copy)
         copy.chmod(0o600)
+    if _stub(source) != stub:
+        raise StoreUnavailable("Entries past their retention were purged meanwhile; make the backup again.")
+
+
+def _stub(folder: Path) -> bytes:
+    path = folder / "purged.note"
+    return path.read_bytes() if path.exists() else b""
 
 
 def _copy_database(source: Path, draft: Path, target: Path) -> None:
@@ -148,7 +163,7 @@ def _copy_database(source: Path, draft: Path, target: Path) -> None:
         with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(draft)) as copy:
             original.backup(copy)
             copy.execute("PRAGMA secure_delete = ON")
-            copy.execute("PRAGMA journal_mode = DELETE")
+            copy.execute("PRAGMA journal_mode = MEMORY")  # a journal on disk would hold the keys
             copy.execute("DELETE FROM study_keys")
             copy.execute("DELETE FROM doomed_objects")
             copy.commit()
@@ -158,7 +173,7 @@ def _copy_database(source: Path, draft: Path, target: Path) -> None:
     target.chmod(0o600)
 
 
-def _copy_objects(data_dir: Path, folder: Path) -> int:
+def _copy_objects(data_dir: Path, folder: Path, now: float) -> Manifest:
     """Copy what the copied database names; what a peer's storage commitment has done with since is forgotten there.
 
     Raises:
@@ -166,39 +181,33 @@ def _copy_objects(data_dir: Path, folder: Path) -> int:
     """
     store, found = SegmentStore(data_dir / "objects"), 0
     (folder / "objects").mkdir(mode=0o700)
-    with closing(sqlite3.connect(folder / "node.db")) as database:
-        segments: dict[bytes, list[bytes]] = defaultdict(list)
-        for (object_id,) in database.execute(_NAMED):
-            segments[object_id[:12]].append(object_id)
-        for objects in segments.values():
-            missing = store.copy(sorted(objects), folder / "objects")
-            found += len(objects) - len(missing)
-            for object_id in missing:
-                _forget_answered(database, object_id)
-        database.commit()
-    return found
+    engine = create_engine(URL.create("sqlite", database=str(folder / "node.db")))
+    try:
+        with engine.begin() as tx:
+            segments: dict[bytes, list[bytes]] = defaultdict(list)
+            for object_id in every_object(tx):
+                segments[object_id[:SEGMENT_ID]].append(object_id)
+            for objects in segments.values():
+                missing = store.copy(sorted(objects), folder / "objects")
+                found += len(objects) - len(missing)
+                for object_id in missing:
+                    _forget_answered(tx, object_id)
+            return Manifest(now, found, tx.scalar(select(func.max(audit_entries.c.seq))) or 0)
+    finally:
+        engine.dispose()
 
 
-def _forget_answered(database: sqlite3.Connection, object_id: bytes) -> None:
+def _forget_answered(tx: Connection, object_id: bytes) -> None:
     """Forget a request for storage commitment that was answered while the backup was made."""
-    row = database.execute("SELECT commitment FROM commitments WHERE object_id = ?", (object_id,)).fetchone()
-    if row is None:
+    name = tx.scalar(select(commitments.c.commitment).where(commitments.c.object_id == object_id))
+    if name is None:
         raise StoreUnavailable("An object that the database names is not in the object store; see `radnode check`.")
-    database.execute("UPDATE commitments SET object_id = NULL WHERE commitment = ?", row)
-    database.execute("DELETE FROM jobs WHERE kind = 'commit' AND subject = ?", row)
-
-
-def _entries(database: Path) -> int:
-    with closing(sqlite3.connect(database)) as connection:
-        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM audit_entries").fetchone()[0])
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    yield from (path for path in folder.rglob("*") if path.is_file())
+    tx.execute(update(commitments).where(commitments.c.commitment == name).values(object_id=None))
+    tx.execute(delete(jobs).where(jobs.c.kind == JobKind.COMMIT, jobs.c.subject == name))
 
 
 def _sync(folder: Path) -> None:
-    for path in _files(folder):
+    for path in (path for path in folder.rglob("*") if path.is_file()):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

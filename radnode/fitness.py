@@ -251,8 +251,8 @@ def _key_copies(node: Node) -> str:
         copies = known_copies(tx)
     stale = [str(path) for path, is_current in copies.items() if not is_current]
     if stale:
-        raise RadnodeError(f"{', '.join(stale)} may hold purged keys; bring it back and run `radnode purge`.")
-    return f"{len(copies)}, without a purged key" if copies else "none: `radnode backup` makes one"
+        raise RadnodeError(f"{', '.join(stale)} is behind: bring it back and run `radnode purge`, which renews it.")
+    return f"{len(copies)}, up to date" if copies else "none: `radnode backup` makes one"
 
 
 def _models(node: Node) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""One purge at a time. The lock is the kernel's and dies with who holds it."""
+"""One purge, backup or restore at a time. The lock is the kernel's and dies with who holds it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from radnode.errors import RadnodeError
 
 @contextmanager
 def alone(data_dir: Path) -> Iterator[None]:
-    """Keep other purges of a node out.
+    """Keep other purges and backups of a node out.
 
     Raises:
         RadnodeError: one is running.
@@ -25,7 +25,7 @@ def alone(data_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RadnodeError("A purge of this node is running; wait for its end.") from None
+            raise RadnodeError("A purge or a backup of this node is running; wait for its end.") from None
         yield
     finally:
         os.close(lock)

@@ -17,8 +17,9 @@ from radnode.audit.events import Actor, AuditRecord
 from radnode.backup import copy_back, read_manifest
 from radnode.errors import RadnodeError
 from radnode.jobs.database import reading, transaction
+from radnode.jobs.index import every_object
 from radnode.jobs.purge import doomed, remove_study, spare
-from radnode.jobs.schema import commitments, instances, results
+from radnode.jobs.schema import instances
 from radnode.node import Node
 from radnode.storage.key_copy import read_copy, take_in, write_copy
 from radnode.storage.keys import study_keys
@@ -79,9 +80,8 @@ def _purge_again(node: Node, tx: Connection, actor: Actor) -> int:
 
 def _open_all(node: Node) -> int:
     """Open every object that the database names, to the last byte; return how many."""
-    columns = (instances.c.object_id, results.c.object_id, results.c.report_id, commitments.c.object_id)
     with reading(node.engine) as tx:
-        named = [found for column in columns for found in tx.scalars(select(column)) if found is not None]
+        named = every_object(tx)
     broken = 0
     for object_id in named:
         try:

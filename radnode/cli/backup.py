@@ -41,6 +41,7 @@ def backup(folder: Path, keys: Path, config: Path | None) -> None:
         raise click.UsageError("The key copy must not be in the backup: a purge could not reach it there.")
     node = open_node(config)
     with alone(node.settings.data_dir):
+        node.settle_trail()
         made = make_backup(node.settings.data_dir, target, node.stores.clock())
         with transaction(node.engine) as tx:
             count = write_copy(tx, copy, node.stores.clock())

@@ -10,17 +10,13 @@ from pathlib import Path
 import click
 
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
-from radnode.errors import RadnodeError, StoreUnavailable
+from radnode.errors import RadnodeError
 from radnode.jobs.database import transaction
 from radnode.maintenance import alone
 from radnode.node import Node
 from radnode.purge import Purge, Purged
-from radnode.storage.key_copy import known_copies, write_copy
+from radnode.storage.key_copy import renew_copies
 
-_MISSING = (
-    "The key copy {path} is not there and may hold purged keys: bring it back and purge again, or say that it was "
-    "destroyed with `radnode keys forget`."
-)
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 
 
@@ -37,10 +33,10 @@ def purge(
 ) -> None:
     """Destroy studies for good: by retention (storage.retention_days), or those that are named.
 
-    The key of a study is destroyed, and with it every copy of its objects; then its rows and its room are given back.
-    Copies of the database from before keep the wrapped key: rotate and retire the key-encryption key to make them
-    unreadable. What is in the audit trail stays. Safe while the node runs. A purge that was cut short is finished by
-    the next.
+    The key of a study is destroyed, and with it every copy of its objects, those in backups too; then its rows and its
+    room are given back. Copies of the database made by hand keep the wrapped key: rotate and retire the key-encryption
+    key to make them unreadable. What is in the audit trail stays. Safe while the node runs. A purge that was cut short
+    is finished by the next.
     """
     if wanted is not None and patient is not None:
         raise click.UsageError("Name a --study or a --patient.")
@@ -66,7 +62,8 @@ def purge(
         if days and cause == "retention":
             work.forget_commitments(days)
         room = work.reclaim()
-        failed += _renew_copies(node)
+        with transaction(node.engine) as tx:
+            failed += renew_copies(tx, node.stores.clock())
     node.settle_trail()
     _tell(as_json, gone, "purged")
     if not as_json:
@@ -88,21 +85,6 @@ def _purge(node: Node, work: Purge, studies: list[str], cause: str) -> tuple[lis
         except RadnodeError as error:
             failed.append(error)
     return gone, failed
-
-
-def _renew_copies(node: Node) -> list[RadnodeError]:
-    """Write the key copies anew, so that no purged key is in them; return what could not be done."""
-    failed = list[RadnodeError]()
-    with transaction(node.engine) as tx:
-        for path in known_copies(tx):
-            if not path.exists():  # a disk that is not mounted: a new file in its place would hide it
-                failed.append(RadnodeError(_MISSING.format(path=path)))
-                continue
-            try:
-                write_copy(tx, path, node.stores.clock())
-            except StoreUnavailable as error:
-                failed.append(error)
-    return failed
 
 
 def _tell(as_json: bool, rows: list[Purged], what: str) -> None:

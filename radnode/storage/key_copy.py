@@ -1,7 +1,7 @@
 """The key copy: the study keys outside of the database, for a restore, as one file that always holds the newest.
 
 A backup of the data cannot hold study keys: it would open a study that was purged since. So they stand in one file
-apart, which each backup and each purge replaces. Its lines are JSON; every key in it is wrapped as in the database.
+apart, which each backup, purge and rotation replaces. Its lines are JSON; every key is wrapped as in the database.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from radnode.errors import RadnodeError, StoreUnavailable
 from radnode.storage.keys import key_copies, study_keys
 
 FORMAT = "radnode study keys 1"
+_MISSING = (
+    "The key copy {path} is not there, and holds study keys as they were: bring it back and run `radnode purge`, or "
+    "say that it was destroyed with `radnode keys forget`."
+)
 _COLUMNS = ("key_id", "study", "kek_id", "wrapped", "created")
 
 
@@ -81,6 +85,24 @@ def known_copies(connection: Connection) -> dict[Path, bool]:
     """Return where key copies stand, and whether each is current: without a key of a study that was purged."""
     query = select(key_copies.c.path, key_copies.c.is_current).order_by(key_copies.c.path)
     return {Path(path): is_current for path, is_current in connection.execute(query)}
+
+
+def renew_copies(connection: Connection, now: float) -> list[RadnodeError]:
+    """Write every known copy anew, so that it holds no purged key and none that a retired key wraps; as `write_copy`.
+
+    Returns:
+        What could not be done, for each copy; these stay as they are, and not current.
+    """
+    failed = list[RadnodeError]()
+    for path in known_copies(connection):
+        if not path.exists():  # a disk that is not mounted: a new file in its place would hide it
+            failed.append(RadnodeError(_MISSING.format(path=path)))
+            continue
+        try:
+            write_copy(connection, path, now)
+        except StoreUnavailable as error:
+            failed.append(error)
+    return failed
 
 
 def forget_copy(connection: Connection, path: Path) -> bool:

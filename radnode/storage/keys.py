@@ -65,7 +65,7 @@ key_copies = Table(  # see `radnode.storage.key_copy`
     metadata,
     Column("path", String(4096), primary_key=True),
     Column("written", Float, nullable=False),
-    Column("is_current", Boolean, nullable=False),  # false: it may hold keys of studies that were purged since
+    Column("is_current", Boolean, nullable=False),  # false: keys were destroyed or wrapped anew since
 )
 
 
@@ -215,6 +215,8 @@ class StudyKeys:
         with self._connection(writes=True) as connection:
             for kek_id in dict.fromkeys(kek_id for _, kek_id, _ in fresh):
                 require_in_use(connection, kek_id)
+            if fresh:
+                connection.execute(update(key_copies).values(is_current=False))
             for row, kek_id, wrapped in fresh:
                 same = (study_keys.c.key_id == row.key_id, study_keys.c.wrapped == row.wrapped)
                 connection.execute(update(study_keys).where(*same).values(kek_id=kek_id, wrapped=wrapped))

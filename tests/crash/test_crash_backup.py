@@ -11,8 +11,8 @@ from support import films
 from support.crash import CrashNode, Ledger
 from support.node import radnode, wait_for
 
+from radnode.configuration import load_settings
 from radnode.node import Node
-from radnode.settings import load_settings
 
 IMAGES = 60
 

@@ -47,7 +47,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stranger(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A configuration under which who runs the tests has no role."""
+    """A configuration under which who runs the tests has no role, of a node that has a trail."""
+    Node(load_settings(config)).engine.dispose()
     monkeypatch.setenv("RADNODE_ACCESS__OWNER_IS_ADMINISTRATOR", "false")
     return config
 

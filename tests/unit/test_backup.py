@@ -15,13 +15,13 @@ from support.rooms import encoded, modes, request_for, small
 
 from radnode.backup import copy_sparse
 from radnode.cli import cli
+from radnode.configuration import load_settings
 from radnode.errors import KeyUnavailable, RadnodeError
 from radnode.initialise import initialise
 from radnode.jobs.database import reading
 from radnode.jobs.index import get_instance
 from radnode.node import Node
 from radnode.part10 import read_file_meta
-from radnode.settings import load_settings
 
 SECRETS = (b"SECRET-1", b"Secret^Name", b"1.2.3.100")
 
@@ -145,7 +145,7 @@ def test_key_copy_that_a_purge_cannot_reach_is_said_until_it_is_renewed_or_forgo
     copy.parent.rename(copy.parent.with_name("unplugged"))
     purged = run(config, "purge", "--study", "1.2.3.100")
     assert purged.exit_code == 1
-    assert "may hold purged keys" in purged.output
+    assert "holds study keys as they were" in purged.output
     assert "BAD  key copies" in run(config, "check").output
     copy.parent.with_name("unplugged").rename(copy.parent)
     assert copy.read_text() == before
@@ -158,6 +158,28 @@ def test_key_copy_that_a_purge_cannot_reach_is_said_until_it_is_renewed_or_forgo
     assert isinstance(run(config, "keys", "forget", copy).exception, RadnodeError)
     assert run(config, "purge", "--study", "1.2.3.300").exit_code == 0
     assert "ok   key copies: none" in run(config, "check").output
+
+
+def test_rotation_renews_the_key_copy_and_a_key_that_one_still_needs_is_not_retired(config: Path) -> None:
+    kept = receive(config, image(1))
+    folder, copy = back_up(config)
+    assert run(config, "keys", "rotate").exit_code == 0
+    assert run(config, "keys", "retire", "kek-0001").exit_code == 0
+    done = run(bare(config), "restore", folder, "--keys", copy)  # an older backup, and the copy of now
+    assert (done.exit_code, done.exception) == (0, None)
+    copy.rename(copy.with_name("away"))
+    rotated = run(config, "keys", "rotate")
+    assert rotated.exit_code == 1
+    assert "is not there" in rotated.output
+    refused = run(config, "keys", "retire", "kek-0002").exception
+    assert isinstance(refused, RadnodeError)
+    assert "may need kek-0002" in str(refused)
+    copy.with_name("away").rename(copy)
+    assert run(config, "purge").exit_code == 0
+    assert run(config, "keys", "retire", "kek-0002").exit_code == 0
+    done = run(bare(config, "again"), "restore", folder, "--keys", copy)
+    assert (done.exit_code, done.exception) == (0, None)
+    assert content(config, *kept) == encoded(image(1))
 
 
 def refused(config: Path, folder: Path, copy: Path, words: str) -> None:
