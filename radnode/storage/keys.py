@@ -30,6 +30,7 @@ from sqlalchemy import (
     Table,
     delete,
     func,
+    literal_column,
     select,
     update,
 )
@@ -231,6 +232,7 @@ class StudyKeys:
         """Make a key; where another process was quicker, return that one's."""
         key_id, secret = secrets.token_bytes(16), secrets.token_bytes(KEY)
         kek_id, wrapped = self._wrap(secret, key_id)
+        self._prove(kek_id)
         row = {"key_id": key_id, "study": study, "kek_id": kek_id, "wrapped": wrapped, "created": self._clock()}
         with self._connection(writes=True) as connection:
             require_in_use(connection, kek_id)
@@ -240,6 +242,26 @@ class StudyKeys:
         if created is None:
             raise KeyUnavailable("The key of a study was destroyed while it was made; try again.")
         return created
+
+    def _prove(self, kek_id: str) -> None:
+        """See that a key-encryption key opens what was wrapped under it before; nothing else may be wrapped under it.
+
+        Two study keys are tried, so that one that was damaged keeps no image out.
+
+        Raises:
+            KeyUnavailable: the provider does not answer, or holds another key under that id.
+        """
+        newest = select(study_keys).where(study_keys.c.kek_id == kek_id).order_by(literal_column("rowid").desc())
+        with self._connection() as connection:
+            rows = connection.execute(newest.limit(2)).all()
+        for row in rows:
+            try:
+                self._open(row.key_id, kek_id, row.wrapped)
+            except SealBroken:
+                continue
+            return
+        if rows:
+            raise KeyUnavailable(f"The provider's {kek_id} is not the key that wrapped the study keys; see [keys].")
 
     @contextmanager
     def _connection(self, *, writes: bool = False) -> Iterator[Connection]:
