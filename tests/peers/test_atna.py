@@ -40,6 +40,7 @@ def entries() -> Iterator[dict]:
         Actor(address="2001:db8::7"),
         Actor(ae="RADNODE", user="radnode"),
         Actor(user=HOSTILE),
+        Actor(user="radnode", certificate="ab" * 32),
         Actor(ae=HOSTILE),
         Actor(),
     ]
