@@ -304,6 +304,13 @@ class DeliverSettings(_Section):
     commitment_seconds: Seconds = 3600.0
 
 
+class MetricsSettings(_Section):
+    """Where numbers for a monitoring system are served (HTTP, `radnode.metrics`); port 0: nowhere."""
+
+    bind: str = "127.0.0.1"
+    port: Port = 0
+
+
 class Settings(BaseSettings):
     """The whole configuration of one node."""
 
@@ -332,6 +339,7 @@ class Settings(BaseSettings):
     completion: CompletionSettings = CompletionSettings()
     report: ReportSettings = ReportSettings()
     deliver: DeliverSettings = DeliverSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
     def settings_customise_sources(
