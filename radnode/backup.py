@@ -30,6 +30,7 @@ from radnode.durable import sync_folder
 from radnode.errors import RadnodeError, StoreUnavailable
 from radnode.jobs.index import every_object
 from radnode.jobs.schema import commitments, jobs
+from radnode.maintenance import DRAFT
 from radnode.model import JobKind
 from radnode.storage.segments import SEGMENT_ID, SegmentStore
 
@@ -49,7 +50,7 @@ class Manifest:
 
 
 def make_backup(data_dir: Path, folder: Path, now: float) -> Manifest:
-    """Copy a node into a new folder, and return what it holds; the node may run.
+    """Copy a node into a new folder, and return what it holds; the node may run, and no purge (`maintenance.alone`).
 
     Raises:
         RadnodeError: the folder exists and is not empty.
@@ -61,7 +62,7 @@ def make_backup(data_dir: Path, folder: Path, now: float) -> Manifest:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         _copy_trail(data_dir / "audit", folder / "audit")
-        _copy_database(data_dir / "node.db", data_dir / "run" / "backup.db", folder / "node.db")
+        _copy_database(data_dir / "node.db", data_dir / "run" / DRAFT, folder / "node.db")
         manifest = _copy_objects(data_dir, folder, now)
         _sync(folder)
         (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="ascii")
@@ -157,7 +158,6 @@ def _copy_database(source: Path, draft: Path, target: Path) -> None:
 
     `VACUUM INTO` writes what is there and nothing that was deleted, so that no key is in any page of the target.
     """
-    draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(draft)) as copy:

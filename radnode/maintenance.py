@@ -10,6 +10,8 @@ from pathlib import Path
 
 from radnode.errors import RadnodeError
 
+DRAFT = "backup.db"  # what a backup makes in the run folder, and a killed one leaves there, with study keys in it
+
 
 @contextmanager
 def alone(data_dir: Path) -> Iterator[None]:
@@ -26,6 +28,7 @@ def alone(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RadnodeError("A purge or a backup of this node is running; wait for its end.") from None
+        (folder / DRAFT).unlink(missing_ok=True)
         yield
     finally:
         os.close(lock)

@@ -13,7 +13,7 @@ from radnode.cli.common import accountable, config_option, open_node, user
 from radnode.jobs.database import transaction
 from radnode.maintenance import alone
 from radnode.restoration import restore as restore_node
-from radnode.storage.key_copy import write_copy
+from radnode.storage.key_copy import remember_copy, write_copy
 
 _keys_option = click.option(
     "--keys",
@@ -43,6 +43,8 @@ def backup(folder: Path, keys: Path, config: Path | None) -> None:
     with alone(node.settings.data_dir):
         node.settle_trail()
         made = make_backup(node.settings.data_dir, target, node.stores.clock())
+        with transaction(node.engine) as tx:
+            remember_copy(tx, copy)
         with transaction(node.engine) as tx:
             count = write_copy(tx, copy, node.stores.clock())
             detail: dict[str, str | int] = {"command": "backup", "count": made.objects}

@@ -29,6 +29,12 @@ _MISSING = (
 _COLUMNS = ("key_id", "study", "kek_id", "wrapped", "created")
 
 
+def remember_copy(connection: Connection, path: Path) -> None:
+    """Say that a key copy is about to be written: whatever becomes of that, purges look for it from now on."""
+    row = {"path": str(path), "written": 0.0, "is_current": False}
+    connection.execute(insert(key_copies).values(row).on_conflict_do_nothing())
+
+
 def write_copy(connection: Connection, path: Path, now: float) -> int:
     """Write every study key there is now to `path`, in the place of what it held, and remember it; return how many.
 
@@ -41,7 +47,7 @@ def write_copy(connection: Connection, path: Path, now: float) -> int:
     rows = connection.execute(select(study_keys).order_by(study_keys.c.key_id)).all()
     lines = [json.dumps({"format": FORMAT, "written": now, "keys": len(rows)})]
     lines += [json.dumps({name: _text(getattr(row, name)) for name in _COLUMNS}) for row in rows]
-    fresh = path.with_name(f"{path.name}.new")
+    fresh = _fresh(path)
     try:
         _write(fresh, ("\n".join(lines) + "\n").encode())
         if path.exists():
@@ -95,7 +101,8 @@ def renew_copies(connection: Connection, now: float) -> list[RadnodeError]:
     """
     failed = list[RadnodeError]()
     for path in known_copies(connection):
-        if not path.exists():  # a disk that is not mounted: a new file in its place would hide it
+        # A new file in the place of a disk that is not mounted would hide the copy that is on it.
+        if not (path.exists() or _fresh(path).exists()):
             failed.append(RadnodeError(_MISSING.format(path=path)))
             continue
         try:
@@ -108,6 +115,11 @@ def renew_copies(connection: Connection, now: float) -> list[RadnodeError]:
 def forget_copy(connection: Connection, path: Path) -> bool:
     """Say that a key copy was destroyed; False where none is known there."""
     return bool(connection.execute(delete(key_copies).where(key_copies.c.path == str(path))).rowcount)
+
+
+def _fresh(path: Path) -> Path:
+    """Where a copy is written before it takes the place of the one before; a kill may leave it there."""
+    return path.with_name(f"{path.name}.new")
 
 
 def _write(path: Path, content: bytes) -> None:

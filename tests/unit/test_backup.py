@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sqlite3
@@ -20,6 +21,7 @@ from radnode.errors import KeyUnavailable, RadnodeError
 from radnode.initialise import initialise
 from radnode.jobs.database import reading
 from radnode.jobs.index import get_instance
+from radnode.maintenance import DRAFT
 from radnode.node import Node
 from radnode.part10 import read_file_meta
 
@@ -158,6 +160,25 @@ def test_key_copy_that_a_purge_cannot_reach_is_said_until_it_is_renewed_or_forgo
     assert isinstance(run(config, "keys", "forget", copy).exception, RadnodeError)
     assert run(config, "purge", "--study", "1.2.3.300").exit_code == 0
     assert "ok   key copies: none" in run(config, "check").output
+
+
+def test_what_a_killed_backup_leaves_of_study_keys_is_gone_with_the_next_purge(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(config, image(1))
+    (wrapped,) = column(config, "SELECT wrapped FROM study_keys")
+    copy, draft = config.parent.parent / "study-keys", config.parent / "run" / DRAFT
+    with monkeypatch.context() as killed:  # between the file and its name, and with the draft still there
+        killed.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        assert run(config, "backup", config.parent.parent / "backup", "--keys", copy).exit_code == 137
+    shutil.copyfile(config.parent / "node.db", draft)
+    [left] = copy.parent.glob("study-keys*")
+    assert base64.b64encode(wrapped) in left.read_bytes()
+    assert "BAD  key copies" in run(config, "check").output
+    assert run(config, "purge", "--study", "1.2.3.100").exit_code == 0
+    assert not draft.exists()
+    assert json.loads(copy.read_text())["keys"] == 0
+    assert list(copy.parent.glob("study-keys*")) == [copy]
 
 
 def test_rotation_renews_the_key_copy_and_a_key_that_one_still_needs_is_not_retired(config: Path) -> None:
