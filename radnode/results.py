@@ -315,6 +315,7 @@ def _analysis(analysis: Analysis) -> Document:
 
 
 def _finding(finding: Finding) -> Document:
+    outlines = {"outlines": [_region(outline) for outline in finding.outlines]} if finding.outlines else {}
     return {
         "code": finding.code.value,
         "scheme": finding.code.scheme,
@@ -324,6 +325,7 @@ def _finding(finding: Finding) -> Document:
         "laterality": _code(finding.laterality),
         "region": _region(finding.region),
         "diameter_mm": finding.diameter_mm,
+        **outlines,
     }
 
 

@@ -43,7 +43,7 @@ AETitle = Annotated[str, AfterValidator(ae_title)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-SecondaryKind = Literal["sc", "gsps", "kos"]
+SecondaryKind = Literal["sc", "gsps", "kos", "seg"]
 SECONDARY_KINDS: tuple[SecondaryKind, ...] = get_args(SecondaryKind)
 
 

@@ -9,7 +9,7 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from radnode.model import Finding, Region, View
 from radnode.report import codes, received
-from radnode.report.secondary_header import Origin, begin, reference
+from radnode.report.secondary_header import Origin, begin, reference, referenced_series, size
 from radnode.report.secondary_picture import WARNING
 
 _LAYER = "AI_RESULT"
@@ -39,7 +39,7 @@ def presentation_state(origin: Origin, views: Mapping[int, View]) -> Dataset | N
     made.ContentCreatorName = ""
     made.PresentationCreationDate, made.PresentationCreationTime = made.ContentDate, made.ContentTime
     del made.ContentDate, made.ContentTime
-    made.ReferencedSeriesSequence = _referenced_series(list(images.values()))
+    made.ReferencedSeriesSequence = referenced_series(list(images.values()), "ReferencedImageSequence")
     made.DisplayedAreaSelectionSequence = [_displayed_area(image) for image in images.values()]
     made.GraphicLayerSequence = [_layer()]
     made.GraphicAnnotationSequence = [_annotation(images[frame], by_frame[frame]) for frame in frames]
@@ -55,22 +55,9 @@ def presentation_state(origin: Origin, views: Mapping[int, View]) -> Dataset | N
     return made
 
 
-def _referenced_series(images: list[Dataset]) -> list[Dataset]:
-    """Return the images by their series (PS3.3 C.11.11)."""
-    series: dict[str, Dataset] = {}
-    for image in images:
-        uid = received.text(image, "SeriesInstanceUID")
-        if uid not in series:
-            series[uid] = Dataset()
-            series[uid].SeriesInstanceUID = uid
-            series[uid].ReferencedImageSequence = []
-        series[uid].ReferencedImageSequence.append(reference(image))
-    return list(series.values())
-
-
 def _displayed_area(image: Dataset) -> Dataset:
     """Return the whole image, scaled to fit, its pixels as the file says they are (PS3.3 C.10.4)."""
-    rows, columns = _size(image)
+    rows, columns = size(image)
     item = Dataset()
     item.ReferencedImageSequence = [reference(image)]
     item.DisplayedAreaTopLeftHandCorner = [1, 1]
@@ -94,7 +81,7 @@ def _layer() -> Dataset:
 
 def _annotation(image: Dataset, findings: list[tuple[int, Finding, Region]]) -> Dataset:
     """Return outlines and labels of the findings on one image (PS3.3 C.10.5), in pixels as in SCOORD."""
-    rows, columns = _size(image)
+    rows, columns = size(image)
     item = Dataset()
     item.ReferencedImageSequence = [reference(image)]
     item.GraphicLayer = _LAYER
@@ -150,9 +137,3 @@ def _voi_lut(image: Dataset, view: View | None) -> Dataset | None:
         return None
     item.ReferencedImageSequence = [reference(image)]
     return item
-
-
-def _size(image: Dataset) -> tuple[int, int]:
-    """Return rows and columns; they are there and sound, for the image was decoded."""
-    rows, columns = received.elements(image, ("Rows", "Columns"))
-    return int.from_bytes(rows.value or b"", "little"), int.from_bytes(columns.value or b"", "little")
