@@ -125,6 +125,9 @@ def describe(document: Document) -> list[str]:
     lines.append(f"  study:       {source['StudyInstanceUID']}")
     lines.append(f"  report:      SOP instance {document['report']['SOPInstanceUID']}")
     lines.append(f"  delivered:   {_delivered(document)}")
+    for item in document["secondary"]:
+        lines.append(f"  {item['object'] + ':':<12} {FORMS[item['kind']]}, SOP instance {item['SOPInstanceUID']}")
+        lines.append(f"  {'':<12} {_delivered(item)}")
     return lines
 
 
@@ -172,6 +175,7 @@ def _score(document: Document) -> str:
 
 
 def _delivered(document: Document) -> str:
+    """Return where a report, or another object, went."""
     return ", ".join(map(_delivery, document["delivered"])) or "to no destination"
 
 

@@ -26,13 +26,12 @@ def presentation_state(origin: Origin, views: Mapping[int, View]) -> Dataset | N
     """
     by_frame: dict[int, list[tuple[int, Finding, Region]]] = {}
     for number, finding in enumerate(origin.analysis.findings, 1):
-        if finding.region is not None:
-            frame = (finding.region.frame or 1) if len(origin.sources) > 1 else 1
-            by_frame.setdefault(frame, []).append((number, finding, finding.region))
+        for region in finding.mask or (() if finding.region is None else (finding.region,)):
+            by_frame.setdefault(region.frame or 1, []).append((number, finding, region))
     if not by_frame:
         return None
     frames = sorted(by_frame)
-    images = {frame: origin.source_of(frame) for frame in frames}
+    images = {frame: origin.source_of(frame) for frame in (frames if len(origin.sources) > 1 else frames[:1])}
     made = begin(origin, "gsps", 1, GrayscaleSoftcopyPresentationStateStorage, "PR")
     made.ContentLabel = _LAYER
     made.ContentDescription = WARNING
@@ -42,11 +41,12 @@ def presentation_state(origin: Origin, views: Mapping[int, View]) -> Dataset | N
     made.ReferencedSeriesSequence = referenced_series(list(images.values()), "ReferencedImageSequence")
     made.DisplayedAreaSelectionSequence = [_displayed_area(image) for image in images.values()]
     made.GraphicLayerSequence = [_layer()]
-    made.GraphicAnnotationSequence = [_annotation(images[frame], by_frame[frame]) for frame in frames]
+    made.GraphicAnnotationSequence = [_annotation(origin, by_frame[frame]) for frame in frames]
     first = images[frames[0]]
     _add_modality_lut(made, first)
+    shown = next(iter(views.values()), None)  # stands for the slices of a series that no picture is made of
     made.SoftcopyVOILUTSequence = [
-        item for frame in frames if (item := _voi_lut(images[frame], views.get(frame))) is not None
+        item for frame, image in images.items() if (item := _voi_lut(image, views.get(frame, shown))) is not None
     ]
     if not made.SoftcopyVOILUTSequence:
         del made.SoftcopyVOILUTSequence
@@ -79,11 +79,16 @@ def _layer() -> Dataset:
     return item
 
 
-def _annotation(image: Dataset, findings: list[tuple[int, Finding, Region]]) -> Dataset:
-    """Return outlines and labels of the findings on one image (PS3.3 C.10.5), in pixels as in SCOORD."""
+def _annotation(origin: Origin, findings: list[tuple[int, Finding, Region]]) -> Dataset:
+    """Return outlines and labels of the findings on one image, or on a frame of it, in pixels as in SCOORD.
+
+    PS3.3 C.10.5.
+    """
+    frame = findings[0][2].frame
+    image = origin.source_of(frame)
     rows, columns = size(image)
     item = Dataset()
-    item.ReferencedImageSequence = [reference(image)]
+    item.ReferencedImageSequence = [origin.reference(frame)]
     item.GraphicLayer = _LAYER
     item.TextObjectSequence, item.GraphicObjectSequence = [], []
     for number, finding, region in findings:

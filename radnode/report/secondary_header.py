@@ -46,6 +46,10 @@ class Origin:
         """Return the header of the image that a region, or a picture, lies on."""
         return self.sources[(frame or 1) - 1] if len(self.sources) > 1 else self.sources[0]
 
+    def reference(self, *frames: int | None) -> Dataset:
+        """Return an item that names that image; where there is but one source, with these frames of it."""
+        return reference(self.source_of(frames[0]), *(frames if len(self.sources) == 1 else ()))
+
     @property
     def moment(self) -> datetime:
         """When the source was accepted, in the time zone that it states."""
@@ -93,13 +97,13 @@ def size(image: Dataset) -> tuple[int, int]:
     return int.from_bytes(rows.value or b"", "little"), int.from_bytes(columns.value or b"", "little")
 
 
-def reference(source: Dataset, *frames: int) -> Dataset:
-    """Return an item that names an instance, and frames of it (PS3.3 Table 10-3)."""
+def reference(source: Dataset, *frames: int | None) -> Dataset:
+    """Return an item that names an instance, and those of its frames that are not None (PS3.3 Table 10-3)."""
     item = Dataset()
     item.ReferencedSOPClassUID = received.text(source, "SOPClassUID")
     item.ReferencedSOPInstanceUID = received.text(source, "SOPInstanceUID")
-    if frames:
-        item.ReferencedFrameNumber = list(frames)
+    if numbers := [frame for frame in frames if frame is not None]:
+        item.ReferencedFrameNumber = numbers
     return item
 
 

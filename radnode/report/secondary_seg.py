@@ -191,7 +191,7 @@ def _add_place(made: Dataset, origin: Origin, first: _Slice) -> None:
 def _frame(place: _Slice, segment: int, index: int, in_patient: bool) -> Dataset:
     """Return the functional groups of one frame (PS3.3 A.51.5), which lies on its source pixel by pixel."""
     derivation, content, which, item = (Dataset() for _ in range(4))
-    source = reference(place.source, *([] if place.frame is None else [place.frame]))
+    source = reference(place.source, place.frame)
     source.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(_SOURCE_IMAGE)]
     source.SpatialLocationsPreserved = "YES"
     derivation.DerivationCodeSequence = [CodedConcept.from_code(_DERIVATION)]

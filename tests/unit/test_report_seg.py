@@ -100,6 +100,17 @@ def test_frames_of_a_multi_frame_image_are_named_and_placed() -> None:
     assert measures.SliceThickness == 2.5
 
 
+def test_overlay_and_selection_name_the_frames_of_a_multi_frame_image() -> None:
+    image = enhanced_ct(6)
+    outlines = [disc(30, 20, radius, frame) for frame, radius in ((2, 4), (3, 8))]
+    made = secondary(image, replace(FINDING, peak=None, findings=(lesion(0.9, *outlines),)))
+    annotations = made["gsps1"].GraphicAnnotationSequence
+    assert [item.ReferencedImageSequence[0].ReferencedFrameNumber for item in annotations] == [2, 3]
+    [key_image] = [item for item in made["kos1"].ContentSequence if item.ValueType == "IMAGE"]
+    assert key_image.ReferencedSOPSequence[0].ReferencedFrameNumber == 3
+    assert key_image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
+
+
 def test_film_has_its_mask_pixel_by_pixel_and_no_place_in_the_patient() -> None:
     film = films.fresh(films.OPACITY)
     seg = segmented(film, FINDING)  # a box, a contour, and a finding without a place
