@@ -249,10 +249,10 @@ class Node:
         if form == "json":
             return [json.dumps(found.document, indent=2).encode()]
         if form not in ("html", "pdf"):
-            return found.of_kind(form)
+            return list(found.secondary)
         from radnode.report.page import compose_page  # noqa: PLC0415 (as above)
 
-        page = compose_page(found.document, found.report, next(iter(found.of_kind("sc")), None))
+        page = compose_page(found.document, found.report, next(iter(found.secondary), None))
         if form == "html":
             from radnode.report.page_html import html_page  # noqa: PLC0415
 

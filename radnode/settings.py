@@ -50,7 +50,7 @@ Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Members = tuple[Annotated[str, AfterValidator(_member)], ...]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-SecondaryKind = Literal["sc", "gsps", "kos"]
+SecondaryKind = Literal["sc", "gsps", "kos", "seg"]
 SECONDARY_KINDS: tuple[SecondaryKind, ...] = get_args(SecondaryKind)
 
 

@@ -63,7 +63,7 @@ class SecondaryRow:
     @property
     def kind(self) -> str:
         """What it is, as in "sc"."""
-        return kind_of(self.name)
+        return self.name.rstrip("0123456789")
 
 
 _COLUMNS = InstanceRow.__slots__
@@ -96,11 +96,6 @@ def get_instance(tx: Connection, instance: str) -> InstanceRow:
 def add_result(tx: Connection, row: ResultRow) -> None:
     """Insert a result; its id is derived from instance and model, so a second one is an IntegrityError."""
     tx.execute(insert(results).values(asdict(row)))
-
-
-def kind_of(name: str) -> str:
-    """Return the kind of a secondary object, given its kind and number."""
-    return name.rstrip("0123456789")
 
 
 def add_secondary(tx: Connection, rows: Sequence[SecondaryRow]) -> None:

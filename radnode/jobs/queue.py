@@ -21,6 +21,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     case,
+    delete,
     func,
     not_,
     null,
@@ -35,7 +36,7 @@ from radnode.errors import StaleLease
 from radnode.jobs import turns
 from radnode.jobs.database import BUSY_SECONDS, reading, transaction
 from radnode.jobs.holds import STAGES, is_held
-from radnode.jobs.register import READY, Register
+from radnode.jobs.register import READY, JobRow, Register
 from radnode.jobs.schema import jobs
 from radnode.model import JobKind, JobState, Lease, Priority
 from radnode.prepared import OpenTransaction, Prepared
@@ -94,6 +95,15 @@ class Queue(Register):
             _INSERT_ANALYSES.run(tx, [{**job, "subject": subject, "image": subject} for subject in subjects])
         else:
             _INSERT.run(tx, [{**job, "subject": subject} for subject in subjects])
+
+    def repeat(self, tx: Connection, kind: JobKind, subject: str) -> JobRow | None:
+        """Have what is done or given up done once more, behind what waits; None where it is still to be done anyway."""
+        if any(row.state in (JobState.READY, JobState.LEASED) for row in self.of_subject(tx, kind, subject)):
+            return None
+        tx.execute(delete(jobs).where(jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == ""))
+        self.add(tx, kind, subject)
+        [row] = self.of_subject(tx, kind, subject)
+        return row
 
     def lease(self, kind: JobKind, owner: str, seconds: float, limit: int = 1, destination: str = "") -> list[Lease]:
         """Take up to `limit` due jobs in fair order, none while their stage is held; expired leases count as ready.

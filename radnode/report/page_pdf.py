@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from reportlab.lib.pagesizes import A4
@@ -35,7 +35,7 @@ def pdf_page(page: Page) -> bytes:
     sheet.line([(0.0, page.headline)], _HEAD)
     sheet.gap(2.0)
     if page.findings:
-        sheet.table(page.findings)
+        sheet.table(page)
     facts = len(page.facts) * _SMALL * _LINE
     if page.picture is None:
         sheet.line([(0.0, "No picture was made of this result.")], _TEXT, _GRAY)
@@ -86,13 +86,13 @@ class _Sheet:
         for name, value in pairs:
             self.line([(0.0, name), (width, value)], size)
 
-    def table(self, rows: Sequence[Sequence[str]]) -> None:
+    def table(self, page: Page) -> None:
         """Write the findings."""
-        self.line(zip(_EDGES, COLUMNS, strict=True), _TEXT, _GRAY)
-        for row in rows[:_FINDINGS]:
-            self.line(zip(_EDGES, row, strict=True), _TEXT)
-        if len(rows) > _FINDINGS:
-            self.line([(_EDGES[1], f"and {len(rows) - _FINDINGS} more, see the structured report")], _TEXT)
+        self.line([(_EDGES[column], COLUMNS[column]) for column in page.filled], _TEXT, _GRAY)
+        for row in page.findings[:_FINDINGS]:
+            self.line([(_EDGES[column], row[column]) for column in page.filled], _TEXT)
+        if (rest := len(page.findings) - _FINDINGS) > 0:
+            self.line([(_EDGES[1], f"and {rest} more, see the structured report")], _TEXT)
 
     def picture(self, picture: Any, below: float) -> None:
         """Draw a picture as large as the page allows above so much that is still to come."""

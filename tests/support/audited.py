@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     ),  # pseudonyms alone
     "jobs show": (Use(("jobs", "show", "{job}"), ("command_used",)),),
     "jobs retry": (Use(("jobs", "retry", "{job}"), ("job_changed",)),),
+    "jobs repeat": (Use(("jobs", "repeat", "{result}"), ("job_changed",)),),
     "jobs discard": (Use(("jobs", "discard", "{dead}"), ("job_changed",)),),
     "jobs pause": (Use(("jobs", "pause"), ("job_changed",) * 2),),  # both stages
     "jobs resume": (Use(("jobs", "resume"), ("job_changed",) * 2),),

@@ -166,6 +166,22 @@ def test_work_that_was_no_attempt_is_not_counted(rooms: Rooms) -> None:
     assert rooms.queue.show(held.job_id).attempts == 0
 
 
+def test_repeated_job_waits_behind_those_that_were_there_first(rooms: Rooms) -> None:
+    add(rooms, "seen", priority=20)
+    [one] = rooms.queue.lease(JobKind.ANALYSE, "worker:1", 60)
+    with transaction(rooms.engine) as tx:
+        assert rooms.queue.repeat(tx, JobKind.ANALYSE, "seen") is None  # it is being done
+        rooms.queue.finish(tx, one)
+    add(rooms, "new", "newer")
+    with transaction(rooms.engine) as tx:
+        row = rooms.queue.repeat(tx, JobKind.ANALYSE, "seen")
+        assert row is not None
+        assert (row.state, row.attempts, row.priority) == ("ready", 0, 0)
+        assert rooms.queue.repeat(tx, JobKind.ANALYSE, "seen") is None
+        assert rooms.queue.repeat(tx, JobKind.ANALYSE, "never enqueued") is not None
+    assert lease(rooms) == ["new", "newer", "seen", "never enqueued"]
+
+
 def test_job_that_is_not_there_is_not_found(rooms: Rooms) -> None:
     with pytest.raises(NotFoundError):
         rooms.queue.show(1)

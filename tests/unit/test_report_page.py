@@ -68,6 +68,18 @@ def test_page_says_whose_result_it_is_what_was_found_and_by_which_model() -> Non
     assert made.picture.width == 808
 
 
+def test_column_that_says_nothing_of_any_finding_is_left_out() -> None:
+    rows = [["1", "Opacity", "lung", "0.63", "", ""], ["2", "Opacity", "", "0.52", "", ""]]
+    seen = Texts(html_page(small(findings=rows))).texts
+    assert [text for text in seen if text in {"Finding", "Site", "Score", "Size", "Image"}] == [
+        "Finding",
+        "Site",
+        "Score",
+    ]
+    assert small(findings=[*rows, ["3", "Nodule", "", "0.5", "9 mm", "7"]]).filled == [0, 1, 2, 3, 4, 5]
+    assert pdf_page(small(findings=rows)).count(b"/Type /Page\n") == 1
+
+
 @pytest.mark.parametrize("name", ["failed", "not_attempted"])
 def test_page_without_result_says_why_and_has_no_picture(name: str) -> None:
     made = page(ANALYSES[name])
