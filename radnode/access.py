@@ -27,7 +27,7 @@ class Task(enum.StrEnum):
     READ_RESULTS = "read results"
     READ_TRAIL = "read the audit trail"
     OPERATE = "look at or change jobs"
-    ADMINISTER = "administer keys and purges"
+    ADMINISTER = "administer keys, models and purges"
 
 
 READING: Final = frozenset({Task.READ_RESULTS, Task.READ_TRAIL})  # what may be done in an emergency without a role
@@ -44,6 +44,9 @@ _TASKS: Final[Mapping[str, Task | None]] = {  # of a command, else of its group;
     "audit verify": None,  # says whether the trail holds, and nothing of what is in it
     "keys": Task.ADMINISTER,
     "purge": Task.ADMINISTER,
+    "models": Task.ADMINISTER,
+    "models list": None,
+    "models verify": None,
 }
 
 

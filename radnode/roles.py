@@ -242,9 +242,7 @@ def worker(node: Node, stop: threading.Event) -> None:
     if node.rules.detectors:
         node.warm_reports()
     for name in node.rules.detectors:
-        loaded = analyser.load(name)
-        if loaded is not None:
-            logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
+        analyser.load(name)
     this = owner("worker")
     parts = _Parts(
         results=node.results,
@@ -268,6 +266,7 @@ def worker(node: Node, stop: threading.Event) -> None:
                 if interrupted:
                     node.queue.release(this, counted=False)
                     interrupted = False
+                analyser.refresh()
                 if work.step() + series.step():
                     continue
                 due = min(filter(None, (node.queue.next_due(JobKind.ANALYSE), series.next_due())), default=None)

@@ -1,37 +1,44 @@
-"""models list, verify."""
+"""models list, verify, add, shadow, activate, rollback, remove."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from radnode.cli.common import config_option, json_option, open_node, print_json, print_table
-from radnode.detect.catalogue import active, installed
+from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, print_table, user
+from radnode.detect.catalogue import installed
 from radnode.detect.package import load_trusted, verify_package
+
+if TYPE_CHECKING:
+    from radnode.detect.lifecycle import Lifecycle
+    from radnode.node import Node
+
+T = TypeVar("T")
+
+_name = click.argument("name", metavar="NAME")
+_version = click.argument("version", metavar="VERSION")
 
 
 @click.group()
 def models() -> None:
-    """Model packages."""
+    """Model packages and their life on this node; safe while the node runs."""
 
 
 @models.command("list")
 @config_option
 @json_option
 def list_(config: Path | None, as_json: bool) -> None:
-    """List the packages of this node and which version of each is active."""
-    node = open_node(config)
-    folder = node.settings.path(node.settings.detect.models)
-    rows = [
-        {"name": name, "version": version, "active": path == active(folder, name), "path": str(path)}
-        for name, version, path in installed(folder)
-    ]
+    """List the packages of this node, and which version of each is active or runs in the shadow."""
+    rows = open_node(config).lifecycle(user()).listing()
     if as_json:
-        print_json(rows)
+        print_json([{**asdict(row), "active": row.state == "active", "path": str(row.path)} for row in rows])
         return
-    table = [(row["name"], row["version"], "active" if row["active"] else "", row["path"]) for row in rows]
+    table = [(row.name, row.version, row.state, row.path) for row in rows]
     print_table(("NAME", "VERSION", "STATE", "PATH"), table, "no models")
 
 
@@ -56,3 +63,77 @@ def verify(config: Path | None, as_json: bool) -> None:
             click.echo("no models")
     if any(row["problems"] for row in rows):
         sys.exit(1)
+
+
+@models.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@config_option
+@accountable
+def add(path: Path, config: Path | None) -> None:
+    """Install the signed package in the folder PATH. It is checked and tried, and not in use before `activate`."""
+    node = open_node(config)
+    package, is_new = _use(node, lambda cycle: cycle.add(path))
+    called = f"{package.identity.name} {package.identity.version}"
+    click.echo(f"{called}, signed by {package.key_id}, is installed{'' if is_new else ' already'}.")
+    if is_new:
+        click.echo(f"Next: radnode models shadow {called}, or radnode models activate {called}.")
+
+
+@models.command()
+@_name
+@_version
+@config_option
+@accountable
+def activate(name: str, version: str, config: Path | None) -> None:
+    """Make VERSION the active one, also while images come: what is analysed from then on is analysed by it."""
+    node = open_node(config)
+    before = _use(node, lambda cycle: cycle.activate(name, version))
+    click.echo(f"{name} {version} is active; " + (f"{before} was." if before else "no version was."))
+    if name not in node.rules.detectors:
+        click.echo("No rule names it: add one ([[rules]], detect) and start the node again.", err=True)
+
+
+@models.command()
+@_name
+@config_option
+@accountable
+def rollback(name: str, config: Path | None) -> None:
+    """Undo the last activation; once more undoes the one before."""
+    before, now = _use(open_node(config), lambda cycle: cycle.rollback(name))
+    click.echo(f"{name} {now} is active; {before} was." if now else f"No version of {name} is active; {before} was.")
+    if now is None:
+        click.echo('Images that a rule shows to it get a report that says "failed".', err=True)
+
+
+@models.command()
+@_name
+@click.argument("version", metavar="VERSION", required=False)
+@click.option("--off", is_flag=True, help="Run no version in the shadow any more.")
+@config_option
+@accountable
+def shadow(name: str, version: str | None, off: bool, config: Path | None) -> None:
+    """Run VERSION beside the active one: what it says is kept and compared, and delivered to nobody."""
+    if (version is None) != off:
+        raise click.UsageError("Name a version, or --off.")
+    before = _use(open_node(config), lambda cycle: cycle.shadow(name, version))
+    now = f"{name} {version} runs in the shadow" if version else f"No version of {name} runs in the shadow"
+    click.echo(f"{now}; {before} did." if before else f"{now}.")
+
+
+@models.command()
+@_name
+@_version
+@config_option
+@accountable
+def remove(name: str, version: str, config: Path | None) -> None:
+    """Take a package off this node that is not in use; results, reports and the trail stay."""
+    _use(open_node(config), lambda cycle: cycle.remove(name, version))
+    click.echo(f"{name} {version} is removed.")
+
+
+def _use(node: Node, step: Callable[[Lifecycle], T]) -> T:
+    """Take one step in the life of a model; what came of it is in the trail when this returns or raises."""
+    try:
+        return step(node.lifecycle(user()))
+    finally:
+        node.settle_trail()

@@ -152,6 +152,18 @@ doomed_objects = Table(  # sealed objects of purged studies whose room was not g
     Column("object_id", LargeBinary(16), primary_key=True),
 )
 
+model_changes = Table(  # see `radnode.jobs.models`
+    "model_changes",
+    metadata,
+    Column("change", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(32), nullable=False, index=True),
+    Column("active", String(16)),
+    Column("shadow", String(16)),
+    Column("under", Integer, ForeignKey("model_changes.change")),
+    Column("since", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 # What is held back for now: work of a stage, by an operator; or images, by the node itself (`radnode.jobs.holds`).
 holds = Table(
     "holds",

@@ -48,6 +48,14 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     "rules test": (Use(("rules", "test", "{film}")),),  # a file of the caller's own
     "models list": (Use(("models", "list")),),
     "models verify": (Use(("models", "verify")),),
+    "models add": tuple(Use(("models", "add", f"{{package {version}}}"), ("model_changed",)) for version in "12"),
+    "models activate": (Use(("models", "activate", "toy", "1.0.0"), ("model_changed",)),),
+    "models shadow": (
+        Use(("models", "shadow", "toy", "2.0.0"), ("model_changed",)),
+        Use(("models", "shadow", "toy", "--off"), ("model_changed",)),
+    ),
+    "models rollback": (Use(("models", "rollback", "toy"), ("model_changed",)),),
+    "models remove": (Use(("models", "remove", "toy", "2.0.0"), ("model_changed",)),),
     "audit tail": (
         Use(("audit", "tail"), ("trail_read",)),
         Use(("audit", "tail", "--patient", "4711"), ("trail_read",)),

@@ -14,6 +14,7 @@ from torch import nn
 
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser
+from radnode.detect.catalogue import Catalogue
 from radnode.detect.decoding import DecoderChild
 from radnode.detect.series_worker import SeriesTouch, SeriesWorker
 from radnode.detect.worker import Worker
@@ -51,7 +52,7 @@ class SeriesBench:
         self.refused: list[str] = []
         self.decoder = DecoderChild(20.0)
         self.analyser = Analyser(
-            self.models,
+            Catalogue(self.models, self.rooms.engine),
             self.decoder,
             device="cpu",
             threads=1,
