@@ -247,12 +247,12 @@ def _holds(node: Node) -> str:
 def _models(node: Node) -> Iterator[Finding]:
     from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415
 
-    catalogue = node.catalogue()
     if find_spec("torch") is None:
         yield Finding("torch", True, "not installed: this machine can run every role but worker")
     for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
 
         def look(name: str = name) -> str:
+            catalogue = node.catalogue()
             package = load_package(catalogue.active(name), load_trusted(catalogue.folder))
             return f"version {package.identity.version}, signed by {package.key_id}, complete"
 

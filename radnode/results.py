@@ -123,7 +123,7 @@ class Results:
             if find_result(tx, identifier) is not None:
                 return None
         created = self._stores.clock()
-        document = {"id": identifier, "created": created, **_analysis(analysis)}
+        document = {"id": identifier, "created": created, **analysis_document(analysis)}
         document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
         if images:
             document["source"]["images"] = list(images)
@@ -301,7 +301,7 @@ def _delivery(job: JobRow, is_sent: bool) -> str:
     return "sent" if is_sent and job.state is JobState.READY else DELIVERY[job.state]
 
 
-def _analysis(analysis: Analysis) -> Document:
+def analysis_document(analysis: Analysis) -> Document:
     """Return an analysis as the document that `results show --json` prints."""
     model = analysis.model
     return {

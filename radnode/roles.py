@@ -232,6 +232,7 @@ def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
     from radnode.detect.loading import Loading  # noqa: PLC0415 (this and what follows: the one role with torch)
     from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
+    from radnode.detect.shadows import Shadows  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415
 
     if node.rules.detectors and find_spec("torch") is None:
@@ -254,9 +255,19 @@ def worker(node: Node, stop: threading.Event) -> None:
         log=logger(),
         illustrate=node.compose_secondary,
     )
-    work = Worker(node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
+    detect, actor = node.settings.detect, node.actor()
+    beside = Shadows(node.stores, analyser, actor, logger(), detect.timeout_seconds)
+    beside_series = Shadows(node.stores, analyser, actor, logger(), detect.series_seconds)
+    work = Worker(
+        node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), shadows=beside, **parts
+    )
     series = SeriesWorker(
-        node.stores, compose=node.compose_series, completion=node.completion, stopping=stop.is_set, **parts
+        node.stores,
+        compose=node.compose_series,
+        completion=node.completion,
+        stopping=stop.is_set,
+        shadows=beside_series,
+        **parts,
     )
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from radnode.audit import events
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, print_table, user
 from radnode.detect.catalogue import installed
 from radnode.detect.package import load_trusted, verify_package
+from radnode.errors import NotFoundError
 
 if TYPE_CHECKING:
     from radnode.detect.lifecycle import Lifecycle
@@ -118,6 +120,48 @@ def shadow(name: str, version: str | None, off: bool, config: Path | None) -> No
     before = _use(open_node(config), lambda cycle: cycle.shadow(name, version))
     now = f"{name} {version} runs in the shadow" if version else f"No version of {name} runs in the shadow"
     click.echo(f"{now}; {before} did." if before else f"{now}.")
+
+
+@models.command()
+@_name
+@click.option("--version", help="A version that ran in the shadow; without it the one that does now.")
+@click.option("--limit", default=10_000, show_default=True, type=click.IntRange(1), help="The newest so many images.")
+@config_option
+@json_option
+@accountable
+def compare(name: str, version: str | None, limit: int, config: Path | None, as_json: bool) -> None:
+    """Compare what the version in the shadow said with what the active one said about the same images."""
+    node = open_node(config)
+    from radnode.detect.comparison import compare as figures  # noqa: PLC0415 (after the caller's role was seen)
+
+    folder = None if version else node.catalogue().shadow(name)
+    chosen = version or (folder.name if folder else None)
+    if chosen is None:
+        raise NotFoundError(f"No version of {name} runs in the shadow; name one with --version.")
+    found = figures(node.stores, name, chosen, limit)
+    node.record(events.COMMAND_USED, user(), command=f"models compare {name} {chosen}", count=found.images)
+    node.settle_trail()
+    if as_json:
+        print_json(asdict(found))
+        return
+    click.echo(f"{name} {chosen} in the shadow of {', '.join(found.beside)}: {found.images} images")
+    for reason, count in found.without_result.items():
+        click.echo(f"{count} without a result: {reason}")
+    counts = [("active: finding", found.both, found.only_active), ("active: none", found.only_shadow, found.neither)]
+    print_table(("", "shadow: finding", "shadow: none"), counts, "")
+    for title, value in (
+        ("agreement", found.agreement),
+        ("kappa", found.kappa),
+        ("mean score, active", found.mean_active),
+        ("mean score, shadow", found.mean_shadow),
+        ("mean difference", found.mean_difference),
+        ("mean absolute difference", found.mean_absolute_difference),
+        ("largest difference", found.largest_difference),
+        ("highest points apart, pixels", found.peaks_apart),
+    ):
+        click.echo(f"{title:<29} {'-' if value is None else format(value, '.4f')}")
+    rows = [(item.result, f"{item.active:.4f}", f"{item.shadow:.4f}") for item in found.furthest]
+    print_table(("FURTHEST APART", "ACTIVE", "SHADOW"), rows, "")
 
 
 @models.command()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,6 +144,9 @@ class Analyser:
         self._clock = clock
         self._wanted: dict[str, Path] = {}  # the folders of the active versions, since the last change
         self._loaded: dict[str, Loaded | LoadedSeries] = {}
+        self._beside: dict[str, Path | None] = {}  # the folders of the versions in the shadow, since the last change
+        self._shadows: dict[str, Loaded | LoadedSeries] = {}
+        self._shadow_tried: dict[str, float] = {}
         self._tried: dict[str, float] = {}
         self._said: dict[str, str] = {}  # why a detector is not usable, said once
         self._change = catalogue.newest_change()
@@ -165,6 +169,8 @@ class Analyser:
         if change != self._change:
             self._change = change
             names = list(self._wanted.keys() | self._loaded.keys() | self._tried.keys())
+            self._beside.clear()
+            self._shadow_tried.clear()
             self._wanted.clear()
             self._tried.clear()
             for name in names:
@@ -194,6 +200,42 @@ class Analyser:
                 self._say(name, model, str(error))
             self._tried[name] = self._clock() + RELOAD_SECONDS
         return self._loaded.get(name)
+
+    def shadow(self, name: str) -> Loaded | LoadedSeries | None:
+        """Return the detector that runs in the shadow of another; None when none does, or it is not usable now."""
+        if name not in self._beside:
+            self._beside[name] = self._catalogue.shadow(name)
+        folder = self._beside[name]
+        if folder is None:
+            self._shadows.pop(name, None)
+            return None
+        model = f"{name} {folder.name}"
+        current = self._shadows.get(name)
+        if (current is None or current.path != folder) and self._clock() >= self._shadow_tried.get(name, 0.0):
+            self._shadows.pop(name, None)
+            try:
+                self._shadows[name] = self._load(folder)
+                self._said.pop(model, None)
+                self._ready(model)
+            except PackageError as error:
+                self._say(model, model, str(error))
+            self._shadow_tried[name] = self._clock() + RELOAD_SECONDS
+        return self._shadows.get(name)
+
+    @contextmanager
+    def watching(self, folder: Path, seconds: float) -> Iterator[None]:
+        """Watch a package that runs in the shadow: where it hangs, this process ends and it is left alone for a while.
+
+        Raises:
+            PackageError: it hung not long ago.
+        """
+        if self._loading is not None:
+            self._loading.begin(folder, seconds)
+        try:
+            yield
+        finally:
+            if self._loading is not None:
+                self._loading.end()
 
     def looks_at_series(self, name: str) -> bool:
         """Say whether a detector looks at whole series, one that does not load by what its manifest says."""

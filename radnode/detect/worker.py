@@ -22,6 +22,7 @@ from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Task
 from radnode.detect.gate import is_image
 from radnode.detect.illustrating import ComposeSecondary, Illustrator
+from radnode.detect.shadows import Seen, Shadows
 from radnode.detect.tries import Tries, milliseconds_since, told
 from radnode.errors import RadnodeError
 from radnode.failpoints import reach
@@ -78,6 +79,7 @@ class Worker:
         log: Any,
         whole_series: WholeSeries | None = None,
         illustrate: ComposeSecondary | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self._stores = stores
         self._results = results
@@ -89,6 +91,7 @@ class Worker:
         self._owner = owner
         self._log = log
         self._whole_series = whole_series
+        self._shadows = shadows
         self._illustrator = Illustrator(illustrate, log)
         self._tries = Tries(stores, results, settings.max_attempts, log)
 
@@ -109,6 +112,11 @@ class Worker:
                 batch.run()
         for item in work:
             self._tries.guarded(item.lease, self._close, item, started)
+        if self._shadows is not None:
+            owners = {id(task): item for item in work for task in item.tasks}
+            for batch in batches:
+                seen = [Seen(owners[id(task)].instance, task.header, task.analysis) for task in batch.tasks]
+                self._shadows.look(batch.tasks[0].name, seen, batch.images)
         return len(leases)
 
     def _lease_seconds(self) -> float:

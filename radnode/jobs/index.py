@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, union_all
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
-from radnode.jobs.schema import commitments, instances, results, secondary
+from radnode.jobs.schema import commitments, instances, results, secondary, shadow_results
 from radnode.prepared import OpenTransaction, Prepared
 
 
@@ -139,6 +139,12 @@ def get_result(tx: Connection, result: str) -> ResultRow:
     return row
 
 
+def results_on(tx: Connection, instance: str, model: str) -> list[str]:
+    """Return the ids of the results of a model, as "NAME VERSION", on an image, the oldest first."""
+    mine = (results.c.instance == instance, results.c.model == model)
+    return list(tx.scalars(select(results.c.result).where(*mine).order_by(results.c.created)))
+
+
 def last_report_on(tx: Connection, instance: str, detector: str) -> bytes | None:
     """Return the object id of the last report that any version of a detector made about an image, None for none."""
     theirs = (results.c.instance == instance) & results.c.model.startswith(f"{detector} ", autoescape=True)
@@ -159,7 +165,7 @@ def objects_beginning(tx: Connection, prefix: bytes) -> list[bytes]:
     """Return the ids of all sealed objects that are named here and begin with `prefix`."""
     columns = (
         *(instances.c.object_id, results.c.object_id, results.c.report_id),
-        *(commitments.c.object_id, secondary.c.object_id),
+        *(commitments.c.object_id, secondary.c.object_id, shadow_results.c.object_id),
     )
     within = [(column >= prefix) & (column < _after(prefix)) for column in columns]
     query = union_all(*(select(column).where(condition) for column, condition in zip(columns, within, strict=True)))

@@ -60,6 +60,17 @@ secondary = Table(  # the secondary objects of results; the key is the subject o
     Column("object_id", LargeBinary(16), nullable=False, unique=True),
 )
 
+shadow_results = Table(  # what versions said that ran in the shadow of the active one
+    "shadow_results",
+    metadata,
+    Column("instance", String(32), ForeignKey("instances.instance"), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("study", String(32), nullable=False, index=True),
+    Column("object_id", LargeBinary(16), nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+    Index("shadow_results_model", "model", "created"),
+)
+
 commitments = Table(  # what peers asked this node to commit
     "commitments",
     metadata,

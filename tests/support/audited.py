@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
         Use(("models", "shadow", "toy", "2.0.0"), ("model_changed",)),
         Use(("models", "shadow", "toy", "--off"), ("model_changed",)),
     ),
+    "models compare": (Use(("models", "compare", "toy", "--version", "1.0.0"), (), 1),),  # there is nothing to compare
     "models rollback": (Use(("models", "rollback", "toy"), ("model_changed",)),),
     "models remove": (Use(("models", "remove", "toy", "2.0.0"), ("model_changed",)),),
     "audit tail": (
