@@ -230,7 +230,8 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
 
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
-    from radnode.detect.loading import Loading  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.behind import Behind  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.loading import Loading  # noqa: PLC0415
     from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
     from radnode.detect.shadows import Shadows  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415
@@ -259,7 +260,12 @@ def worker(node: Node, stop: threading.Event) -> None:
     beside = Shadows(node.stores, analyser, actor, logger(), detect.timeout_seconds)
     beside_series = Shadows(node.stores, analyser, actor, logger(), detect.series_seconds)
     work = Worker(
-        node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), shadows=beside, **parts
+        node.stores,
+        compose=node.compose,
+        whole_series=SeriesTouch(analyser, node.completion),
+        shadows=beside,
+        behind=Behind(),
+        **parts,
     )
     series = SeriesWorker(
         node.stores,
@@ -275,6 +281,7 @@ def worker(node: Node, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 if interrupted:
+                    work.settle()
                     node.queue.release(this, counted=False)
                     interrupted = False
                 analyser.refresh()
@@ -287,6 +294,10 @@ def worker(node: Node, stop: threading.Event) -> None:
                 stop.wait(PAUSE_SECONDS)
                 continue
             sleeper.sleep(PATIENCE_SECONDS if due is None else min(PATIENCE_SECONDS, due - time.time()))
+        try:
+            work.settle()
+        except RadnodeError as error:  # its jobs are given back by the supervisor, or by the next start
+            logger().error("step_failed", **describe(error))
 
 
 def deliver(node: Node, stop: threading.Event) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_KINDS = ("torchscript", "export", "monai", "torchxrayvision", "python")  # those of radnode.detect.making
+
 _name = click.argument("name", metavar="NAME")
 _version = click.argument("version", metavar="VERSION")
 
@@ -69,16 +71,82 @@ def verify(config: Path | None, as_json: bool) -> None:
 
 @models.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--template", type=click.Choice(_KINDS), help="Make a package of the model in PATH, to fill in and sign.")
+@click.option("--name", help="What it is to be called, with --template.")
+@click.option("--version", default="1.0.0", show_default=True, help="Its version, with --template.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The folder to make; without it ./NAME.")
 @config_option
 @accountable
-def add(path: Path, config: Path | None) -> None:
-    """Install the signed package in the folder PATH. It is checked and tried, and not in use before `activate`."""
+def add(
+    path: Path, template: str | None, name: str | None, version: str, output: Path | None, config: Path | None
+) -> None:
+    """Install the signed package in the folder PATH. It is checked and tried, and not in use before `activate`.
+
+    With --template nothing is installed: a package is made of the model in PATH (TorchScript, a torch.export program, a
+    MONAI bundle, a classifier of torchxrayvision, weights for Python code), whose manifest is to be filled in.
+    """
+    if template is not None:
+        _make(template, path, name, version, output)
+        return
     node = open_node(config)
     package, is_new = _use(node, lambda cycle: cycle.add(path))
     called = f"{package.identity.name} {package.identity.version}"
     click.echo(f"{called}, signed by {package.key_id}, is installed{'' if is_new else ' already'}.")
     if is_new:
         click.echo(f"Next: radnode models shadow {called}, or radnode models activate {called}.")
+
+
+def _make(template: str, path: Path, name: str | None, version: str, output: Path | None) -> None:
+    from radnode.detect.making import MARK, make_package  # noqa: PLC0415 (most uses of `add` make none)
+
+    if name is None:
+        raise click.UsageError("Say with --name what the model is to be called.")
+    manifest = make_package(template, path, output or Path(name), name, version)
+    click.echo(f"{manifest.parent} is made. Fill in what says {MARK} in {manifest}:")
+    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
+        if MARK in line and number > 1:
+            click.echo(f"{number:>4}  {line.strip()}")
+    click.echo(f"Next: radnode models sign {manifest.parent} --key KEY")
+
+
+@models.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--key", required=True, type=click.Path(path_type=Path), help="An Ed25519 private key (PEM), or a new file."
+)
+@click.option("--key-id", help="Under which id it is trusted; without it the stem of the file.")
+def sign(folder: Path, key: Path, key_id: str | None) -> None:
+    """Sign the package in FOLDER, after writing the digests of its files into its manifest. No node is needed."""
+    from radnode.detect.making import sign as sign_it  # noqa: PLC0415 (as above)
+
+    is_new = not key.exists()
+    sign_it(folder, key, key_id or key.stem)
+    click.echo(f"{folder} is signed by {key_id or key.stem}.")
+    if is_new:
+        click.echo(
+            f"The key is new: keep {key} away from the node. Next: radnode models trust {key.with_suffix('.pub')}"
+        )
+
+
+@models.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="KEY.pub")
+@click.option("--key-id", help="Under which id; without it the stem of the file.")
+@config_option
+@accountable
+def trust(path: Path, key_id: str | None, config: Path | None) -> None:
+    """Trust an Ed25519 public key (PEM): packages that it signed can be added."""
+    known = _use(open_node(config), lambda cycle: cycle.trust(path, key_id=key_id))
+    click.echo(f"{known} is trusted.")
+
+
+@models.command()
+@click.argument("key_id", metavar="ID")
+@config_option
+@accountable
+def distrust(key_id: str, config: Path | None) -> None:
+    """Trust a key no longer: packages that it signed load no more, from the next start of the node on."""
+    _use(open_node(config), lambda cycle: cycle.distrust(key_id))
+    click.echo(f"{key_id} is trusted no longer.")
 
 
 @models.command()

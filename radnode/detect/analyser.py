@@ -201,11 +201,15 @@ class Analyser:
             self._tried[name] = self._clock() + RELOAD_SECONDS
         return self._loaded.get(name)
 
-    def shadow(self, name: str) -> Loaded | LoadedSeries | None:
-        """Return the detector that runs in the shadow of another; None when none does, or it is not usable now."""
+    def has_shadow(self, name: str) -> bool:
+        """Say whether a version is to run in the shadow of a detector."""
         if name not in self._beside:
             self._beside[name] = self._catalogue.shadow(name)
-        folder = self._beside[name]
+        return self._beside[name] is not None
+
+    def shadow(self, name: str) -> Loaded | LoadedSeries | None:
+        """Return the detector that runs in the shadow of another; None when none does, or it is not usable now."""
+        folder = self._beside[name] if self.has_shadow(name) else None
         if folder is None:
             self._shadows.pop(name, None)
             return None

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from radnode.audit import events
 from radnode.audit.events import MAX_DETAIL_LENGTH, Actor, AuditRecord
 from radnode.detect.catalogue import NAME, VERSION, Catalogue, highest, installed
-from radnode.detect.package import MANIFEST, SIGNATURE, Package, load_package, load_trusted
+from radnode.detect.package import MANIFEST, SIGNATURE, Package, load_package, load_trusted, public_key
 from radnode.durable import sync_folder
 from radnode.errors import NotFoundError, PackageError, RadnodeError, StoreUnavailable
 from radnode.jobs.database import reading, transaction
@@ -177,6 +177,47 @@ class Lifecycle:
         gone = Path(tempfile.mkdtemp(prefix=_ADDING, dir=self._folder))
         path.rename(gone / version)
         shutil.rmtree(gone)
+
+    def trust(self, path: Path, *, key_id: str | None = None) -> str:
+        """Trust an Ed25519 public key (PEM) under an id, the stem of its file where none is said; return the id.
+
+        Raises:
+            PackageError: it is no such key, or another is trusted under that id.
+        """
+        name = key_id or path.stem
+        if not NAME.fullmatch(name):
+            raise PackageError(f"{name!r} cannot be the id of a key: lower case, digits and hyphens.")
+        content = public_key(path)
+        target = self._folder / "trusted" / f"{name}.pub"
+        if target.exists() and target.read_bytes() != content:
+            raise PackageError(f"Another key is trusted as {name}; withdraw it first, or choose another id.")
+        with transaction(self._stores.engine) as tx:
+            self._record_trust(tx, "trusted", name)
+        try:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            target.write_bytes(content)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise StoreUnavailable(f"The key cannot be written to {target}: {error.strerror}.") from error
+        return name
+
+    def distrust(self, key_id: str) -> None:
+        """Trust a key no longer: what it signed loads no more; what is loaded runs on until the node starts again.
+
+        Raises:
+            NotFoundError: no such key is trusted.
+        """
+        path = self._folder / "trusted" / f"{key_id}.pub"
+        if not NAME.fullmatch(key_id) or not path.is_file():
+            raise NotFoundError(f"No key {key_id} is trusted here.")
+        with transaction(self._stores.engine) as tx:
+            self._record_trust(tx, "distrusted", key_id)
+        path.unlink()
+        sync_folder(path.parent)
+
+    def _record_trust(self, tx: Connection, change: str, key_id: str) -> None:
+        detail = {"change": change, "key": key_id}
+        self._stores.audit.record(tx, AuditRecord(events.MODEL_CHANGED, self._actor, detail=detail))
 
     def _known(self, name: str) -> None:
         if highest(self._folder, name) is None:

@@ -101,6 +101,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         film.write_bytes(films.file_bytes(films.fresh(films.MR)))
         words = {"film": film, "result": result, "job": job, "dead": dead, "fresh": folder / "fresh"}
         toys.trust(node.folder / "models")
+        words["public"] = folder / "stranger.pub"
+        words["public"].write_bytes((node.folder / "models" / "trusted" / "tests.pub").read_bytes())
         weights, how = toys.program(toys.Says(0.0)), {"percentiles": [0.0, 100.0], "threshold": 0.5}
         for number in "12":
             package = toys.package(folder / number, "toy", weights, version=f"{number}.0.0", **how)

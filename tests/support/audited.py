@@ -48,6 +48,11 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     "rules test": (Use(("rules", "test", "{film}")),),  # a file of the caller's own
     "models list": (Use(("models", "list")),),
     "models verify": (Use(("models", "verify")),),
+    "models sign": (
+        Use(("models", "sign", "{study}", "--key", "{fresh}.key"), (), 1),
+    ),  # needs no node, and so no trail
+    "models trust": (Use(("models", "trust", "{public}"), ("model_changed",)),),
+    "models distrust": (Use(("models", "distrust", "stranger"), ("model_changed",)),),
     "models add": tuple(Use(("models", "add", f"{{package {version}}}"), ("model_changed",)) for version in "12"),
     "models activate": (Use(("models", "activate", "toy", "1.0.0"), ("model_changed",)),),
     "models shadow": (

@@ -31,6 +31,7 @@ OPEN = {
     "rules",
     "models list",
     "models verify",
+    "models sign",
     "conformance",
     "audit verify",
 }

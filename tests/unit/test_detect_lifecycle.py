@@ -288,6 +288,26 @@ def test_two_packages_share_no_device_uid_and_versions_of_one_model_look_at_the_
         site.cycle.add(series)
 
 
+def test_trust_in_a_key_is_given_and_withdrawn_under_audit(site: Site) -> None:
+    pem = STRANGER.public_key().public_bytes(toys.Encoding.PEM, toys.PublicFormat.SubjectPublicKeyInfo)
+    (site.folder / "stranger.pub").write_bytes(pem)
+    package = site.package("1.0.0", name="other")
+    toys.sign_package(package, STRANGER, "stranger")
+    with pytest.raises(PackageError, match="unknown key"):
+        site.cycle.add(package)
+    assert site.cycle.trust(site.folder / "stranger.pub") == "stranger"
+    site.cycle.add(package)
+    with pytest.raises(PackageError, match="Another key is trusted as tests"):
+        site.cycle.trust(site.folder / "stranger.pub", key_id="tests")
+    site.cycle.distrust("stranger")
+    with pytest.raises(PackageError, match="unknown key"):
+        site.cycle.activate("other", "1.0.0")
+    with pytest.raises(NotFoundError):
+        site.cycle.distrust("../tests")
+    assert [entry[2] for entry in site.trail()] == [None, "trusted", "added", "distrusted", None]
+    assert [entry["detail"].get("key") for entry in site.rooms.entries()][1] == "stranger"
+
+
 def test_package_is_tried_in_a_process_of_its_own(site: Site, tmp_path: Path) -> None:
     package = site.package("1.0.0")
     try_package(package, site.models, DetectSettings())
