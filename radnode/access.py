@@ -47,6 +47,7 @@ _TASKS: Final[Mapping[str, Task | None]] = {  # of a command, else of its group;
     "models": Task.ADMINISTER,
     "models list": None,
     "models verify": None,
+    "models drift": None,  # counts alone
     "models sign": None,  # needs no node
 }
 

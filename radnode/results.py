@@ -34,6 +34,7 @@ from radnode.jobs.index import (
     secondary_of,
 )
 from radnode.jobs.register import JobRow
+from radnode.jobs.scores import count_score
 from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.rules import Decision
@@ -170,6 +171,8 @@ class Results:
                 continue
             add_result(tx, result.row)
             add_secondary(tx, result.secondary)
+            if result.analysis.score is not None:
+                count_score(tx, result.row.model, result.analysis.score, result.row.created)
             for destination in decision.deliver:
                 subjects = [result.row.result, *self._wanted(result.secondary, destination)]
                 self._stores.queue.add_all(tx, JobKind.DELIVER, subjects, destination, decision.priority)

@@ -231,6 +231,7 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
     from radnode.detect.behind import Behind  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.drift import DriftWatch  # noqa: PLC0415
     from radnode.detect.loading import Loading  # noqa: PLC0415
     from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
     from radnode.detect.shadows import Shadows  # noqa: PLC0415
@@ -245,6 +246,7 @@ def worker(node: Node, stop: threading.Event) -> None:
         node.warm_reports()
     for name in node.rules.detectors:
         analyser.load(name)
+    drifting = DriftWatch(node.engine, analyser, node.rules.detectors, logger())
     this = owner("worker")
     parts = _Parts(
         results=node.results,
@@ -285,6 +287,7 @@ def worker(node: Node, stop: threading.Event) -> None:
                     node.queue.release(this, counted=False)
                     interrupted = False
                 analyser.refresh()
+                drifting.look()
                 if work.step() + series.step():
                     continue
                 due = min(filter(None, (node.queue.next_due(JobKind.ANALYSE), series.next_due())), default=None)

@@ -233,6 +233,38 @@ def compare(name: str, version: str | None, limit: int, config: Path | None, as_
 
 
 @models.command()
+@click.argument("name", metavar="NAME", required=False)
+@click.option("--days", default=7.0, show_default=True, type=click.FloatRange(0.0), help="The last so many days.")
+@config_option
+@json_option
+def drift(name: str | None, days: float, config: Path | None, as_json: bool) -> None:
+    """Compare the scores that the active versions gave with those of their cards; exit 1 where one has changed."""
+    from radnode.detect.drift import drift as of_manifest  # noqa: PLC0415 (few uses of `models` need them)
+    from radnode.detect.package import load_package  # noqa: PLC0415
+    from radnode.jobs.database import reading  # noqa: PLC0415
+
+    node = open_node(config)
+    catalogue, trusted = node.catalogue(), load_trusted(node.settings.path(node.settings.detect.models))
+    packages = [load_package(catalogue.active(item), trusted) for item in ([name] if name else node.rules.detectors)]
+    with reading(node.engine) as tx:
+        found = [of_manifest(tx, package.manifest, days, node.stores.clock()) for package in packages]
+    if as_json:
+        print_json([{**asdict(item), "state": item.state} for item in found])
+    else:
+        rows = [
+            (item.name, item.version, item.images, _figure(item.median), _figure(item.index), item.state)
+            for item in found
+        ]
+        print_table(("NAME", "VERSION", "IMAGES", "MEDIAN SCORE", "STABILITY INDEX", "STATE"), rows, "no models")
+    if any(item.state == "changed" for item in found):
+        sys.exit(1)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+@models.command()
 @_name
 @_version
 @config_option

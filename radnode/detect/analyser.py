@@ -16,7 +16,7 @@ from radnode.detect.decoding import DecoderChild
 from radnode.detect.detector import Detector
 from radnode.detect.gate import check
 from radnode.detect.loading import Loading
-from radnode.detect.manifest import Accepts
+from radnode.detect.manifest import Accepts, Manifest
 from radnode.detect.package import load_package, load_trusted, stated_level
 from radnode.detect.pixels import PixelImage
 from radnode.detect.series_detector import SeriesDetector
@@ -32,8 +32,13 @@ class Loaded:
     """A detector of images that is ready."""
 
     detector: Detector
-    accepts: Accepts
+    manifest: Manifest
     path: Path
+
+    @property
+    def accepts(self) -> Accepts:
+        """What the quality gate lets through."""
+        return self.manifest.accepts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,13 @@ class LoadedSeries:
     """A detector of whole series that is ready."""
 
     detector: SeriesDetector
-    accepts: Accepts
+    manifest: Manifest
     path: Path
+
+    @property
+    def accepts(self) -> Accepts:
+        """What the quality gate lets through."""
+        return self.manifest.accepts
 
 
 @dataclass(slots=True)
@@ -111,8 +121,8 @@ def load_detector(folder: Path, models: Path, device: str, threads: int) -> Load
     """
     package = load_package(folder, load_trusted(models))
     if package.manifest.accepts.level == "series":
-        return LoadedSeries(SeriesDetector(package, device, threads), package.manifest.accepts, folder)
-    return Loaded(Detector(package, device, threads), package.manifest.accepts, folder)
+        return LoadedSeries(SeriesDetector(package, device, threads), package.manifest, folder)
+    return Loaded(Detector(package, device, threads), package.manifest, folder)
 
 
 class Analyser:

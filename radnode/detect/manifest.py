@@ -138,12 +138,16 @@ class OutputSpec(_Table):
     site: CodeSpec
     threshold: Probability
     calibration: Calibration
+    deciles: tuple[Probability, ...] = ()
+    """The nine deciles of the score in the card's patients, which drift is measured from; empty: it is not."""
     region: RegionSpec = RegionSpec(kind="box", share_of_peak=0.5, floor=0.5, min_peak=0.5, max_regions=10)
 
     @model_validator(mode="after")
     def _region_is_said_where_there_is_a_map(self) -> OutputSpec:
         if (self.form == "classes") == ("region" in self.model_fields_set):
             raise ValueError("a map has a region, classes have none")
+        if self.deciles and (len(self.deciles) != 9 or list(self.deciles) != sorted(set(self.deciles))):
+            raise ValueError("deciles are nine rising scores")
         if self.form == "score_and_map" and {"channel", "activation"} & self.model_fields_set:
             raise ValueError("channel and activation are for the forms classes and map")
         return self

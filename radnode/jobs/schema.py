@@ -175,6 +175,16 @@ model_changes = Table(  # see `radnode.jobs.models`
     sqlite_autoincrement=True,
 )
 
+score_counts = Table(  # see `radnode.jobs.scores`
+    "score_counts",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("bin", Integer, primary_key=True),
+    Column("count", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # What is held back for now: work of a stage, by an operator; or images, by the node itself (`radnode.jobs.holds`).
 holds = Table(
     "holds",

@@ -60,6 +60,7 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
         Use(("models", "shadow", "toy", "--off"), ("model_changed",)),
     ),
     "models compare": (Use(("models", "compare", "toy", "--version", "1.0.0"), (), 1),),  # there is nothing to compare
+    "models drift": (Use(("models", "drift")),),  # counts of scores, of nobody
     "models rollback": (Use(("models", "rollback", "toy"), ("model_changed",)),),
     "models remove": (Use(("models", "remove", "toy", "2.0.0"), ("model_changed",)),),
     "audit tail": (

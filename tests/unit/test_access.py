@@ -32,6 +32,7 @@ OPEN = {
     "models list",
     "models verify",
     "models sign",
+    "models drift",
     "conformance",
     "audit verify",
 }
