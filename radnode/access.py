@@ -28,7 +28,7 @@ class Task(enum.StrEnum):
     READ_RESULTS = "read results"
     READ_TRAIL = "read the audit trail"
     OPERATE = "look at or change jobs"
-    ADMINISTER = "administer keys, purges and backups"
+    ADMINISTER = "administer keys, models, purges and backups"
 
 
 READING: Final = frozenset({Task.READ_RESULTS, Task.READ_TRAIL})  # what may be done in an emergency without a role
@@ -47,6 +47,11 @@ _TASKS: Final[Mapping[str, Task | None]] = {  # of a command, else of its group;
     "purge": Task.ADMINISTER,
     "backup": Task.ADMINISTER,
     "restore": Task.ADMINISTER,
+    "models": Task.ADMINISTER,
+    "models list": None,
+    "models verify": None,
+    "models drift": None,  # counts alone
+    "models sign": None,  # needs no node
 }
 
 

@@ -88,6 +88,7 @@ class RadiologistAssistant:
             syntax,
         )
         decision = rules.decide({**identity.attributes, CALLING_AE: title})
+        self._analyser.refresh()
         names = [name for name in decision.detect if not self._analyser.looks_at_series(name)]
         if not names:
             raise ConfigError("No rule names a detector of images for this one; see [[rules]] in the configuration.")

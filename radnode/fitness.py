@@ -256,16 +256,15 @@ def _key_copies(node: Node) -> str:
 
 
 def _models(node: Node) -> Iterator[Finding]:
-    from radnode.detect.catalogue import active  # noqa: PLC0415
     from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415
 
-    folder = node.settings.path(node.settings.detect.models)
     if find_spec("torch") is None:
         yield Finding("torch", True, "not installed: this machine can run every role but worker")
     for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
 
         def look(name: str = name) -> str:
-            package = load_package(active(folder, name), load_trusted(folder))
+            catalogue = node.catalogue()
+            package = load_package(catalogue.active(name), load_trusted(catalogue.folder))
             return f"version {package.identity.version}, signed by {package.key_id}, complete"
 
         yield _try(f"model {name}", look)

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from radnode.deliver.commitment import Reporter
     from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
+    from radnode.detect.catalogue import Catalogue
+    from radnode.detect.lifecycle import Lifecycle
     from radnode.detect.loading import Loading
     from radnode.network.commitment import CommittingAssociation, ReportAssociation
 
@@ -273,13 +275,28 @@ class Node:
 
         detect = self.settings.detect
         return Analyser(
-            self.settings.path(detect.models),
+            self.catalogue(),
             DecoderChild(detect.decode_seconds),
             device=detect.device,
             threads=detect.threads,
             refused=self._model_refused,
+            ready=lambda model: logger().info("model_loaded", model=model),
             loading=loading,
         )
+
+    def catalogue(self) -> Catalogue:
+        """Make what knows the model packages and which of them are active."""
+        from radnode.detect.catalogue import Catalogue  # noqa: PLC0415
+
+        return Catalogue(self.settings.path(self.settings.detect.models), self.engine)
+
+    def lifecycle(self, actor: Actor) -> Lifecycle:
+        """Make what adds, activates and rolls back models on behalf of somebody."""
+        from radnode.detect.lifecycle import Lifecycle  # noqa: PLC0415
+        from radnode.detect.trial import try_package  # noqa: PLC0415
+
+        folder = self.settings.path(self.settings.detect.models)
+        return Lifecycle(self.stores, folder, actor, lambda path: try_package(path, folder, self.settings.detect))
 
     def analysable(self) -> frozenset[str] | None:
         """Return the SOP classes that the detectors of the rules accept; None where the policy does not ask.
@@ -290,12 +307,12 @@ class Node:
         """
         if self.settings.network.unanalysable != "refuse":
             return None
-        from radnode.detect.catalogue import active  # noqa: PLC0415 (neither imports torch)
-        from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415
+        from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415 (imports no torch)
 
-        folder = self.settings.path(self.settings.detect.models)
+        catalogue = self.catalogue()
         names = dict.fromkeys(name for rule in self.settings.rules for name in rule.detect)
-        packages = [load_package(active(folder, name), load_trusted(folder)) for name in names]
+        trusted = load_trusted(catalogue.folder)
+        packages = [load_package(catalogue.active(name), trusted) for name in names]
         return frozenset(uid for package in packages for uid in package.manifest.accepts.sop_classes)
 
     def _model_refused(self, model: str, sentence: str) -> None:

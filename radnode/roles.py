@@ -230,8 +230,11 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
 
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
-    from radnode.detect.loading import Loading  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.behind import Behind  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.drift import DriftWatch  # noqa: PLC0415
+    from radnode.detect.loading import Loading  # noqa: PLC0415
     from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
+    from radnode.detect.shadows import Shadows  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415
 
     if node.rules.detectors and find_spec("torch") is None:
@@ -242,9 +245,8 @@ def worker(node: Node, stop: threading.Event) -> None:
     if node.rules.detectors:
         node.warm_reports()
     for name in node.rules.detectors:
-        loaded = analyser.load(name)
-        if loaded is not None:
-            logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
+        analyser.load(name)
+    drifting = DriftWatch(node.engine, analyser, node.rules.detectors, logger())
     this = owner("worker")
     parts = _Parts(
         results=node.results,
@@ -256,9 +258,24 @@ def worker(node: Node, stop: threading.Event) -> None:
         log=logger(),
         illustrate=node.compose_secondary,
     )
-    work = Worker(node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
+    detect, actor = node.settings.detect, node.actor()
+    beside = Shadows(node.stores, analyser, actor, logger(), detect.timeout_seconds)
+    beside_series = Shadows(node.stores, analyser, actor, logger(), detect.series_seconds)
+    work = Worker(
+        node.stores,
+        compose=node.compose,
+        whole_series=SeriesTouch(analyser, node.completion),
+        shadows=beside,
+        behind=Behind(),
+        **parts,
+    )
     series = SeriesWorker(
-        node.stores, compose=node.compose_series, completion=node.completion, stopping=stop.is_set, **parts
+        node.stores,
+        compose=node.compose_series,
+        completion=node.completion,
+        stopping=stop.is_set,
+        shadows=beside_series,
+        **parts,
     )
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")
@@ -266,8 +283,11 @@ def worker(node: Node, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 if interrupted:
+                    work.settle()
                     node.queue.release(this, counted=False)
                     interrupted = False
+                analyser.refresh()
+                drifting.look()
                 if work.step() + series.step():
                     continue
                 due = min(filter(None, (node.queue.next_due(JobKind.ANALYSE), series.next_due())), default=None)
@@ -277,6 +297,10 @@ def worker(node: Node, stop: threading.Event) -> None:
                 stop.wait(PAUSE_SECONDS)
                 continue
             sleeper.sleep(PATIENCE_SECONDS if due is None else min(PATIENCE_SECONDS, due - time.time()))
+        try:
+            work.settle()
+        except RadnodeError as error:  # its jobs are given back by the supervisor, or by the next start
+            logger().error("step_failed", **describe(error))
 
 
 def deliver(node: Node, stop: threading.Event) -> None:

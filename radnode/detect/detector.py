@@ -1,4 +1,4 @@
-"""One warm model: images in, analyses out. Only this module, `series_detector` and `program` use torch."""
+"""One warm model: images in, analyses out. Only this module, `series_detector`, `program` and `readings` use torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from radnode.detect.pixels import FloatImage, Geometry, PixelImage, prepare
 from radnode.detect.program import place_program
+from radnode.detect.readings import read_output
 from radnode.detect.regions import HeatBox, boxes, peak
 from radnode.errors import DetectionError, PackageError
 from radnode.model import Analysis, Finding, Outcome, Reason, Region
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 MAX_BATCH = 64  # what programs are exported for
 
 Answer = Analysis | DetectionError
+# float32 (N, channels, size, size) to float32 logits (N,) and heat logits (N, R, C), an empty map where there is none.
 Forward = Callable[[FloatImage], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+_NO_MAP = (0, 0)
 
 
 class Detector:
@@ -42,15 +45,31 @@ class Detector:
         self._input = package.manifest.input
         self._output = package.manifest.output
         self._forward = _forward(package, device, threads)
-        size = self._input.size
-        logits, heats = self._forward(np.zeros((2, 3, size, size), dtype=np.float32))
-        if logits.shape != (2,) or heats.ndim != 3 or len(heats) != 2:
-            raise PackageError(f"The model {self.identity.name} does not give image logits (N,) and heat (N, R, C).")
+        self._check(np.zeros((2, len(self._input.mean), self._input.size, self._input.size), dtype=np.float32))
 
     @property
     def input_size(self) -> int:
         """Rows and columns of the network's input."""
         return self._input.size
+
+    def _check(self, blank: FloatImage) -> None:
+        """See that the network answers as its form says.
+
+        Raises:
+            PackageError: it does not.
+        """
+        try:
+            logits, heats = self._forward(blank)
+            fits = logits.shape == (len(blank),) and heats.ndim == 3 and len(heats) == len(blank)
+        except Exception as error:  # a model is foreign code: whatever it raises, it is not usable
+            raise PackageError(f"{self._unusable()} ({type(error).__name__} at a blank image).") from error
+        if not fits or (heats.shape[1:] == _NO_MAP) != (self._output.form == "classes"):
+            raise PackageError(f"{self._unusable()}.")
+
+    def _unusable(self) -> str:
+        gives = {"score_and_map": "image logits (N,) and heat (N, R, C)", "classes": "(N, K)", "map": "(N, K, R, C)"}
+        channel = "" if self._output.form == "score_and_map" else f" with a channel {self._output.channel}"
+        return f"The model {self.identity.name} does not give {gives[self._output.form]}{channel}"
 
     def detect(self, images: Sequence[PixelImage]) -> list[Answer]:
         """Return one answer an image, in their order; an answer does not depend on the images beside it.
@@ -95,6 +114,11 @@ class Detector:
             return DetectionError(Reason.MODEL_OUTPUT_INVALID)
         output = self._output
         score, heat = probabilities(logit, heat_logits, output)
+        if not heat.size:
+            if score < output.threshold:
+                return Analysis(Outcome.NO_FINDING, self.identity, self.target, score)
+            whole = Finding(output.finding.code, score, output.site.code)
+            return Analysis(Outcome.FINDING, self.identity, self.target, score, findings=(whole,))
         x, y = peak(heat)
         size = self._input.size
         highest = geometry.to_source(x * size, y * size)
@@ -143,19 +167,34 @@ def box_finding(
 
 
 def _forward(package: Package, device: str, threads: int) -> Forward:
-    """Load the weights and return a function from float32 (N, 3, size, size) to float32 logits and heat."""
-    program, chosen = place_program(package.read_weights(), device, threads)
+    """Load the weights and return what runs them.
+
+    Memory of a device that runs out halves how many images go together, for good, down to one.
+    """
+    program, chosen = place_program(package, device, threads)
     import torch  # noqa: PLC0415 (it is there: the program is)
 
     # Depthwise networks on a CPU: 30 ms a film one by one, channels last; 38 ms otherwise; 52-67 ms in batches of 8.
     together = 1 if chosen == "cpu" else MAX_BATCH
 
+    def run(tensor: torch.Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        parts = [read_output(program(part), package.manifest.output) for part in tensor.split(together)]
+        logits = torch.cat([logits for logits, _ in parts])
+        heats = [logits.new_zeros((len(logits), *_NO_MAP)) if heat is None else heat for logits, heat in parts]
+        return logits.cpu().numpy(), torch.cat(heats).cpu().numpy()
+
     def forward(batch: FloatImage) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        nonlocal together
         with torch.inference_mode():
             tensor = torch.from_numpy(batch).to(chosen).contiguous(memory_format=torch.channels_last)
-            parts = [program(part) for part in tensor.split(together)]
-            logits, heats = (torch.cat(column).float().cpu().numpy() for column in zip(*parts, strict=True))
-            return logits, heats
+            while True:
+                try:
+                    return run(tensor)
+                except torch.OutOfMemoryError:
+                    if together == 1:
+                        raise
+                    together //= 2
+                    torch.cuda.empty_cache()
 
     return forward
 

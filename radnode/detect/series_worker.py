@@ -24,6 +24,7 @@ from radnode.detect.deadline import deadline
 from radnode.detect.gate import check, is_image
 from radnode.detect.illustrating import ComposeSecondary, Illustrator
 from radnode.detect.series_image import UIDS, SeriesImage
+from radnode.detect.shadows import Seen, Shadows
 from radnode.detect.tries import Tries, told
 from radnode.detect.volume import VolumeBuilder, in_order
 from radnode.detect.worker import elements, report_header
@@ -103,6 +104,7 @@ class SeriesWorker:
         log: Any,
         stopping: Callable[[], bool],
         illustrate: ComposeSecondary | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self._stores = stores
         self._completion = completion
@@ -115,6 +117,7 @@ class SeriesWorker:
         self._owner = owner
         self._log = log
         self._stopping = stopping
+        self._shadows = shadows
         self._illustrator = Illustrator(illustrate, log)
         self._tries = Tries(stores, results, settings.max_attempts, log)
 
@@ -162,6 +165,12 @@ class SeriesWorker:
             return
         reach("series-detected")
         self._close(work, len(kept), started)
+        if self._shadows is not None:
+            for name, images in work.images.items():
+                if work.analyses[name].reason is None:
+                    seen = Seen(images[0].row, images[0].header, work.analyses[name])
+                    with suppress(_Stopping):
+                        self._shadows.look_at_series(name, seen, partial(self._detect, images=images))
 
     def _open(self, lease: Lease, row: SeriesRow, kept: Sequence[InstanceRow]) -> _Series:
         """Read the headers and see what the rules want; images of a detector are in order."""

@@ -9,13 +9,13 @@ from sqlalchemy import Connection, insert, select, union_all
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
-from radnode.jobs.schema import commitments, instances, results, secondary
+from radnode.jobs.schema import commitments, instances, results, secondary, shadow_results
 from radnode.prepared import OpenTransaction, Prepared
 
 # Every column that names a sealed object; what none of them names is swept away.
 _NAMES = (
     *(instances.c.object_id, results.c.object_id, results.c.report_id),
-    *(secondary.c.object_id, commitments.c.object_id),
+    *(secondary.c.object_id, commitments.c.object_id, shadow_results.c.object_id),
 )
 
 
@@ -138,6 +138,12 @@ def get_result(tx: Connection, result: str) -> ResultRow:
     if row is None:
         raise NotFoundError(f"There is no result {result}; `radnode results list` shows which there are.")
     return row
+
+
+def results_on(tx: Connection, instance: str, model: str) -> list[str]:
+    """Return the ids of the results of a model, as "NAME VERSION", on an image, the oldest first."""
+    mine = (results.c.instance == instance, results.c.model == model)
+    return list(tx.scalars(select(results.c.result).where(*mine).order_by(results.c.created)))
 
 
 def last_report_on(tx: Connection, instance: str, detector: str) -> bytes | None:

@@ -22,7 +22,20 @@ from radnode.node import Node
 from radnode.settings import AccessSettings
 from radnode.storage.keys import read_key
 
-OPEN = {"init", "serve", "check", "echo", "send", "rules", "models", "conformance", "audit verify"}
+OPEN = {
+    "init",
+    "serve",
+    "check",
+    "echo",
+    "send",
+    "rules",
+    "models list",
+    "models verify",
+    "models sign",
+    "models drift",
+    "conformance",
+    "audit verify",
+}
 EVERYTHING = frozenset(Task)
 
 
