@@ -115,7 +115,7 @@ DETAIL_KEYS: Final = frozenset(
         "attempt",
         "bytes",
         # what an operator did: added, activated, rolled_back, retried, discarded, paused, resumed, rotated, rewrapping,
-        # rewrapped, retired;
+        # rewrapped, retired, copy_forgotten;
         "change",  # what the node did: refusing_images, accepting_images; of a file: unusable
         "command",
         "count",

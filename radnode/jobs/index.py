@@ -12,6 +12,12 @@ from radnode.errors import NotFoundError
 from radnode.jobs.schema import commitments, instances, results, secondary
 from radnode.prepared import OpenTransaction, Prepared
 
+# Every column that names a sealed object; what none of them names is swept away.
+_NAMES = (
+    *(instances.c.object_id, results.c.object_id, results.c.report_id),
+    *(secondary.c.object_id, commitments.c.object_id),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceRow:
@@ -155,14 +161,15 @@ def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) 
     return [ResultRow(**row._mapping) for row in tx.execute(query)]
 
 
+def every_object(tx: Connection) -> list[bytes]:
+    """Return the ids of all sealed objects that are named here."""
+    return list(tx.scalars(union_all(*(select(column).where(column.is_not(None)) for column in _NAMES))))
+
+
 def objects_beginning(tx: Connection, prefix: bytes) -> list[bytes]:
     """Return the ids of all sealed objects that are named here and begin with `prefix`."""
-    columns = (
-        *(instances.c.object_id, results.c.object_id, results.c.report_id),
-        *(commitments.c.object_id, secondary.c.object_id),
-    )
-    within = [(column >= prefix) & (column < _after(prefix)) for column in columns]
-    query = union_all(*(select(column).where(condition) for column, condition in zip(columns, within, strict=True)))
+    within = [(column >= prefix) & (column < _after(prefix)) for column in _NAMES]
+    query = union_all(*(select(column).where(condition) for column, condition in zip(_NAMES, within, strict=True)))
     return [row[0] for row in tx.execute(query)]
 
 

@@ -15,9 +15,10 @@ from support.analyses import ANALYSES, FINDING, report
 from support.secondary import secondary
 
 from radnode.model import Analysis
+from radnode.print_font import glyphs
 from radnode.report.page import Page, clean, compose_page, person_name
 from radnode.report.page_html import html_page
-from radnode.report.page_pdf import _glyphs, pdf_page
+from radnode.report.page_pdf import pdf_page
 from radnode.report.sr import encode_report
 from radnode.results import _analysis
 
@@ -108,7 +109,7 @@ def test_same_page_gives_the_same_bytes() -> None:
     "name", ["山田 太郎", "홍 길동", "王小東", "Müller Jörg", "Иванов Пётр", "Nguyễn Thị", "Ωνάσης"]
 )
 def test_font_of_the_pdf_has_every_letter_of_a_name(name: str) -> None:
-    assert {ord(letter) for letter in name} <= _glyphs()
+    assert {ord(letter) for letter in name} <= glyphs()
 
 
 def test_letters_that_the_font_lacks_stand_as_their_code_points(monkeypatch: pytest.MonkeyPatch) -> None:
