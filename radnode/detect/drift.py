@@ -34,7 +34,8 @@ class Drift:
     """The scores of one model over some days.
 
     `shares` are the shares of its images in each tenth of the card's, `index` their stability index; both are None
-    where the manifest states no deciles, `index` also under FEWEST images. `state` is stable, changing, changed, or unknown.
+    where the manifest states no deciles, `index` also under FEWEST images. `state` is stable, changing, changed, or
+    unknown.
     """
 
     name: str
