@@ -19,6 +19,7 @@ from radnode.node import Node
 from radnode.pki import fingerprint
 from radnode.repository import Repository, backlog
 from radnode.settings import DestinationSettings, SyslogSettings
+from radnode.storage.key_copy import known_copies
 from radnode.trail import anchors_of
 
 EXPIRY_DAYS = 30
@@ -55,6 +56,7 @@ def examine(node: Node) -> Iterator[Finding]:
     if database.fit:
         yield _try("jobs", lambda: _jobs(node))
         yield _try("holds", lambda: _holds(node))
+        yield _try("key copies", lambda: _key_copies(node))
     for anchor in anchors_of(node):
         yield _try(f"anchor {anchor.name}", lambda anchor=anchor: _anchor(anchor))  # type: ignore[misc]
     syslog = node.settings.audit.syslog
@@ -242,6 +244,15 @@ def _holds(node: Node) -> str:
     if found:
         raise RadnodeError(f"{'; '.join(found)}.")
     return "none: images are accepted, analysed and delivered"
+
+
+def _key_copies(node: Node) -> str:
+    with reading(node.engine) as tx:
+        copies = known_copies(tx)
+    stale = [str(path) for path, is_current in copies.items() if not is_current]
+    if stale:
+        raise RadnodeError(f"{', '.join(stale)} is behind: bring it back and run `radnode purge`, which renews it.")
+    return f"{len(copies)}, up to date" if copies else "none: `radnode backup` makes one"
 
 
 def _models(node: Node) -> Iterator[Finding]:

@@ -136,7 +136,12 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a detector says is there. `score` is a calibrated probability in 0..1."""
+    """One thing a detector says is there. `score` is a calibrated probability in 0..1.
+
+    `region` is the one place to look at. A detector that gives masks has the contours of the whole finding in
+    `outlines`, of a series on each slice that it lies on; where contours of one slice overlap, their common part is a
+    hole.
+    """
 
     code: Code
     score: float
@@ -144,6 +149,14 @@ class Finding:
     laterality: Code | None = None
     region: Region | None = None
     diameter_mm: float | None = None
+    outlines: tuple[Region, ...] = ()
+
+    @property
+    def mask(self) -> tuple[Region, ...]:
+        """The contours that hold every pixel of the finding; none where it has a box, or no place."""
+        if self.outlines or self.region is None or self.region.kind != "contour":
+            return self.outlines
+        return (self.region,)
 
 
 @dataclass(frozen=True, slots=True)

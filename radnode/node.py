@@ -6,7 +6,6 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
 import radnode
-from radnode.access import READING, caller, task_of, tasks
+from radnode.access import caller
 from radnode.audit import events
 from radnode.audit import log as audit_log
 from radnode.audit.checkpoint import Signer
@@ -28,7 +27,7 @@ from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
 from radnode.audit.sequencer import Sequencer
 from radnode.commitments import Commitments
-from radnode.errors import ConfigError, KeyUnavailable, RadnodeError, RefusedError
+from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
 from radnode.jobs import destinations, schema
 from radnode.jobs.completion import Completion
@@ -73,7 +72,7 @@ class Node:
     def __init__(self, settings: Settings, place: Place | None = None, reason: str | None = None) -> None:
         self.settings = settings
         self.place = place or Place()
-        self._reason = reason  # why its user does what it does: sealed into every audit entry
+        self.reason = reason  # why its user does what it does: sealed into every audit entry
 
     @cached_property
     def engine(self) -> Engine:
@@ -118,7 +117,7 @@ class Node:
     def audit(self) -> AuditLog:
         """Writes audit records into open transactions."""
         key = read_key(self.key_folder / "audit.key")
-        return AuditLog(key) if self._reason is None else ReasonedLog(key, self._reason)
+        return AuditLog(key) if self.reason is None else ReasonedLog(key, self.reason)
 
     @cached_property
     def key_provider(self) -> KeyProvider:
@@ -190,27 +189,6 @@ class Node:
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
 
-    def admit(self, command: str, *, break_glass: bool = False) -> None:
-        """See that the caller may use a command; in an emergency, reading needs no role, and is an alert of the trail.
-
-        Raises:
-            RefusedError: they may not; the refusal is audited.
-            ConfigError: a reason is needed and was not given.
-        """
-        task, who = task_of(command), caller()
-        if task is None:
-            return
-        may = task in tasks(who, self.settings.access, self.settings.data_dir)
-        if self._reason is None and (self.settings.access.require_reason or break_glass):
-            raise ConfigError(f"`radnode {command}` needs a reason here: --reason TEXT.")
-        if not may and break_glass and task in READING:
-            self.record(events.GLASS_BROKEN, Actor(user=who.user), command=command)
-        elif not may:
-            with contextlib.suppress(RadnodeError):  # refused it is, whether or not it can be written down
-                self.record(events.ACCESS_REFUSED, Actor(user=who.user), command=command)
-                self.settle_trail()
-            raise RefusedError(f"{who.user} has no role to {task.value}; ask an administrator to change [access].")
-
     def compose(
         self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset] = ()
     ) -> Report:
@@ -273,10 +251,10 @@ class Node:
         if form == "json":
             return [json.dumps(found.document, indent=2).encode()]
         if form not in ("html", "pdf"):
-            return found.of_kind(form)
+            return list(found.secondary)
         from radnode.report.page import compose_page  # noqa: PLC0415 (as above)
 
-        page = compose_page(found.document, found.report, next(iter(found.of_kind("sc")), None))
+        page = compose_page(found.document, found.report, next(iter(found.secondary), None))
         if form == "html":
             from radnode.report.page_html import html_page  # noqa: PLC0415
 

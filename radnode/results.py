@@ -28,7 +28,6 @@ from radnode.jobs.index import (
     add_secondary,
     find_result,
     get_result,
-    kind_of,
     last_report_on,
     list_results,
     secondary_of,
@@ -49,6 +48,8 @@ DELIVERY = {  # what the state of a delivery job means to who reads the result
     JobState.LEASED: "sending",
     JobState.DEAD: "refused",
 }
+
+_SHOWS = {"html": "sc", "pdf": "sc"}  # the kind of secondary object that a page is made with
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,11 @@ class Secondary:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A result as it is stored: what `show` gives, and report and secondary objects by name as DICOM files."""
+    """A result as it is stored: what `show` gives, the report as a DICOM file, and the secondary objects asked for."""
 
     document: Document
     report: bytes
-    secondary: Mapping[str, bytes]
-
-    def of_kind(self, kind: str) -> list[bytes]:
-        """Return the secondary objects of a kind, in their order."""
-        return [part10 for name, part10 in self.secondary.items() if kind_of(name) == kind]
+    secondary: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +239,9 @@ class Results:
         return document
 
     def export(self, result: str, actor: Actor, form: str = "sr") -> Exported:
-        """Return a result as it is stored; the export is audited with its form.
+        """Return a result as it is stored, with its secondary objects of the kind that the form needs, in their order.
+
+        The export is audited with its form.
 
         Raises:
             NotFoundError: there is none of that id, or the form is a kind of secondary object that it has not.
@@ -254,8 +253,8 @@ class Results:
             raise NotFoundError(
                 f"The result {result} has no {form}: it has no finding to show, or no rule asks for it."
             )
-        get = self._stores.vault.get
-        secondary = {item.name: get(item.object_id) for item in others}
+        get, kind = self._stores.vault.get, _SHOWS.get(form, form)
+        secondary = tuple(get(item.object_id) for item in others if item.kind == kind)
         found = Exported(self._document(row), get(row.report_id), secondary)
         self._record(row, events.RESULT_EXPORTED, actor, {"format": form})
         return found
@@ -318,6 +317,7 @@ def analysis_document(analysis: Analysis) -> Document:
 
 
 def _finding(finding: Finding) -> Document:
+    outlines = {"outlines": [_region(outline) for outline in finding.outlines]} if finding.outlines else {}
     return {
         "code": finding.code.value,
         "scheme": finding.code.scheme,
@@ -327,6 +327,7 @@ def _finding(finding: Finding) -> Document:
         "laterality": _code(finding.laterality),
         "region": _region(finding.region),
         "diameter_mm": finding.diameter_mm,
+        **outlines,
     }
 
 

@@ -373,6 +373,7 @@ def sequencer(node: Node, stop: threading.Event) -> None:
     while not trail.acquire(blocking=False):
         if stop.wait(STANDBY_SECONDS):
             return
+    served = _metrics(node)
     node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
     logger().info("ready", count=trail.size)
     syslog, finished = node.settings.audit.syslog, threading.Event()
@@ -390,6 +391,17 @@ def sequencer(node: Node, stop: threading.Event) -> None:
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     trail.release()
+    served.close()
+
+
+def _metrics(node: Node) -> contextlib.ExitStack:
+    """Serve metrics where a port is set, until what is returned is closed; raises as `MetricsServer`."""
+    served = contextlib.ExitStack()
+    if node.settings.metrics.port:
+        from radnode.metrics import MetricsServer  # noqa: PLC0415 (few nodes serve any)
+
+        served.enter_context(MetricsServer(node))
+    return served
 
 
 ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deliver, "sequencer": sequencer}

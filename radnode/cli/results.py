@@ -27,6 +27,7 @@ FORMS = {
     "sc": "DICOM Secondary Capture",
     "gsps": "DICOM presentation state",
     "kos": "DICOM key object selection",
+    "seg": "DICOM segmentation",
     "json": "findings as JSON",
     "html": "summary",
     "pdf": "summary",
@@ -91,7 +92,7 @@ def show(result: str, config: Path | None, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @accountable
 def export(result: str, config: Path | None, form: str, output: Path) -> None:
-    """Write one result, decrypted: report (sr), secondary objects (sc, gsps, kos), json, or a page (html, pdf).
+    """Write one result, decrypted: report (sr), secondary objects (sc, gsps, kos, seg), json, or a page (html, pdf).
 
     It names the patient. Of several pictures the second goes to FILE-2, and so on.
     """
@@ -124,6 +125,9 @@ def describe(document: Document) -> list[str]:
     lines.append(f"  study:       {source['StudyInstanceUID']}")
     lines.append(f"  report:      SOP instance {document['report']['SOPInstanceUID']}")
     lines.append(f"  delivered:   {_delivered(document)}")
+    for item in document["secondary"]:
+        lines.append(f"  {item['object'] + ':':<12} {FORMS[item['kind']]}, SOP instance {item['SOPInstanceUID']}")
+        lines.append(f"  {'':<12} {_delivered(item)}")
     return lines
 
 
@@ -171,6 +175,7 @@ def _score(document: Document) -> str:
 
 
 def _delivered(document: Document) -> str:
+    """Return where a report, or another object, went."""
     return ", ".join(map(_delivery, document["delivered"])) or "to no destination"
 
 

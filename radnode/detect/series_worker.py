@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, LoadedSeries, declined
+from radnode.detect.deadline import deadline
 from radnode.detect.gate import check, is_image
 from radnode.detect.illustrating import ComposeSecondary, Illustrator
 from radnode.detect.series_image import UIDS, SeriesImage
@@ -129,8 +130,9 @@ class SeriesWorker:
             return 0
         seconds = self._settings.load_seconds + self._settings.series_seconds + GRACE_SECONDS
         leases = self._stores.queue.lease(JobKind.SERIES, self._owner, seconds, 1)
-        for lease in leases:
-            self._tries.guarded(lease, self._work, lease)
+        with deadline(2 * seconds):  # whoever takes longer than a lease has lost it anyway
+            for lease in leases:
+                self._tries.guarded(lease, self._work, lease)
         return len(leases)
 
     def next_due(self) -> float | None:
@@ -203,7 +205,7 @@ class SeriesWorker:
             decision = self._rules.decide(self._rules.elements(part10, instance.peer))
             return pydicom.dcmread(BytesIO(part10), stop_before_pixels=True), decision
         except Exception as error:  # libraries raise anything on what a peer sent
-            if isinstance(error, RadnodeError) and error.retry:
+            if isinstance(error, MemoryError) or (isinstance(error, RadnodeError) and error.retry):
                 raise
             return None
 

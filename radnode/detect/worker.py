@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Batch, Task
 from radnode.detect.behind import Behind
+from radnode.detect.deadline import deadline
 from radnode.detect.gate import is_image
 from radnode.detect.illustrating import ComposeSecondary, Illustrator
 from radnode.detect.shadows import Seen, Shadows
@@ -103,6 +104,10 @@ class Worker:
 
     def step(self) -> int:
         """Work on one batch of due jobs; return how many there were."""
+        with deadline(2 * self._lease_seconds()):  # whoever takes longer than a lease has lost it anyway
+            return self._step()
+
+    def _step(self) -> int:
         leases = self._stores.queue.lease(JobKind.ANALYSE, self._owner, self._lease_seconds(), self._settings.batch)
         started = time.monotonic()
         work = [opened for lease in leases if (opened := self._tries.guarded(lease, self._open, lease)) is not None]

@@ -12,6 +12,12 @@ from radnode.errors import NotFoundError
 from radnode.jobs.schema import commitments, instances, results, secondary, shadow_results
 from radnode.prepared import OpenTransaction, Prepared
 
+# Every column that names a sealed object; what none of them names is swept away.
+_NAMES = (
+    *(instances.c.object_id, results.c.object_id, results.c.report_id),
+    *(secondary.c.object_id, commitments.c.object_id, shadow_results.c.object_id),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceRow:
@@ -57,7 +63,7 @@ class SecondaryRow:
     @property
     def kind(self) -> str:
         """What it is, as in "sc"."""
-        return kind_of(self.name)
+        return self.name.rstrip("0123456789")
 
 
 _COLUMNS = InstanceRow.__slots__
@@ -90,11 +96,6 @@ def get_instance(tx: Connection, instance: str) -> InstanceRow:
 def add_result(tx: Connection, row: ResultRow) -> None:
     """Insert a result; its id is derived from instance and model, so a second one is an IntegrityError."""
     tx.execute(insert(results).values(asdict(row)))
-
-
-def kind_of(name: str) -> str:
-    """Return the kind of a secondary object, given its kind and number."""
-    return name.rstrip("0123456789")
 
 
 def add_secondary(tx: Connection, rows: Sequence[SecondaryRow]) -> None:
@@ -161,14 +162,15 @@ def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) 
     return [ResultRow(**row._mapping) for row in tx.execute(query)]
 
 
+def every_object(tx: Connection) -> list[bytes]:
+    """Return the ids of all sealed objects that are named here."""
+    return list(tx.scalars(union_all(*(select(column).where(column.is_not(None)) for column in _NAMES))))
+
+
 def objects_beginning(tx: Connection, prefix: bytes) -> list[bytes]:
     """Return the ids of all sealed objects that are named here and begin with `prefix`."""
-    columns = (
-        *(instances.c.object_id, results.c.object_id, results.c.report_id),
-        *(commitments.c.object_id, secondary.c.object_id, shadow_results.c.object_id),
-    )
-    within = [(column >= prefix) & (column < _after(prefix)) for column in columns]
-    query = union_all(*(select(column).where(condition) for column, condition in zip(columns, within, strict=True)))
+    within = [(column >= prefix) & (column < _after(prefix)) for column in _NAMES]
+    query = union_all(*(select(column).where(condition) for column, condition in zip(_NAMES, within, strict=True)))
     return [row[0] for row in tx.execute(query)]
 
 

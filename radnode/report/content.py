@@ -19,7 +19,7 @@ from radnode.model import Analysis, Finding, ModelIdentity, Outcome, Region
 from radnode.report import codes, items, received
 from radnode.report.items import CONTAINS, HAS_CONCEPT_MOD, HAS_OBS_CONTEXT, SELECTED_FROM
 from radnode.report.places import Place
-from radnode.report.uids import tracking_uid
+from radnode.report.uids import tracking_identifier, tracking_uid
 
 _SCORE_DIGITS = 4  # decimals of a certainty in percent
 _LENGTH_DIGITS = 3  # decimals of a length in mm or pixels
@@ -56,11 +56,9 @@ class _Study:
 
     def tracking(self, index: int) -> list[bytes]:
         """TID 1410 and 1501, rows 2 and 3; index 0 is the whole image."""
-        what = f"finding {index}" if index else "image"
-        identifier = f"{codes.ascii_text(self.model.name)} {codes.ascii_text(self.model.version)} {what}"
         uid = tracking_uid([instance for _, instance in self.UIDs], self.model.digest, index)
         return [
-            items.text(HAS_OBS_CONTEXT, codes.TRACKING_IDENTIFIER, identifier),
+            items.text(HAS_OBS_CONTEXT, codes.TRACKING_IDENTIFIER, tracking_identifier(self.model, index)),
             items.uid(HAS_OBS_CONTEXT, codes.TRACKING_UID, uid),
         ]
 

@@ -18,6 +18,7 @@ from radnode.spacing import Basis, Spacing, judge
 # Of a multi-frame image, the functional groups (PS3.3 C.7.6.16.2) that hold what another image has itself.
 _GROUPS = {
     "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
 }
@@ -67,7 +68,7 @@ class Place:
         source = sources[(frame or 1) - 1] if len(sources) > 1 else sources[0]
         if len(sources) > 1:
             frame = None
-        reader = _Reader(source, frame)
+        reader = Reader(source, frame)
         spacing = judge(reader.text)
         side = received.text(source, "ImageLaterality") if received.text(source, "Modality") == "MG" else ""
         return cls(
@@ -92,7 +93,7 @@ class Place:
         return _extent(region, self.spacing.mm)
 
 
-class _Reader:
+class Reader:
     """Reads elements of an image, and those of one frame (from 1) where they are in functional groups."""
 
     def __init__(self, source: Dataset, frame: int | None) -> None:
@@ -100,6 +101,7 @@ class _Reader:
         self._frame = frame
 
     def text(self, keyword: str) -> str:
+        """Return the value of an element as `received.text` does."""
         found = received.text(self._source, keyword)
         if found or keyword not in _GROUPS:
             return found
@@ -116,7 +118,7 @@ class _Reader:
         return frames[number : number + 1] + received.items(self._source, "SharedFunctionalGroupsSequence")
 
 
-def _plane(reader: _Reader, spacing: Spacing) -> Plane | None:
+def _plane(reader: Reader, spacing: Spacing) -> Plane | None:
     """The plane of an image, None unless it is a slice that says where it is."""
     FrameOfReferenceUID = reader.text("FrameOfReferenceUID")
     position = _numbers(reader.text("ImagePositionPatient"), 3)

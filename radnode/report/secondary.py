@@ -3,6 +3,7 @@
     sc      Secondary Capture: a picture of each image that findings lie on (at most `model.MAX_PICTURES`)
     gsps    Grayscale Softcopy Presentation State: the outlines as an overlay on the originals
     kos     Key Object Selection: the images that findings lie on, with report and pictures
+    seg     Segmentation: the masks of a detector that gives any
 
 The same sources, analysis, acceptance time and views give the same bytes.
 """
@@ -18,6 +19,7 @@ from radnode.report.secondary_capture import secondary_capture
 from radnode.report.secondary_gsps import presentation_state
 from radnode.report.secondary_header import Kind, Origin
 from radnode.report.secondary_kos import key_objects
+from radnode.report.secondary_seg import segmentation
 
 
 def build_secondary(
@@ -40,4 +42,6 @@ def build_secondary(
         made.append(("gsps", overlay))
     if "kos" in kinds and (selection := key_objects(origin, report, pictures)) is not None:
         made.append(("kos", selection))
+    if "seg" in kinds and (segments := segmentation(origin)) is not None:
+        made.append(("seg", segments))
     return made

@@ -9,7 +9,7 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from radnode.model import Finding, Region, View
 from radnode.report import codes, received
-from radnode.report.secondary_header import Origin, begin, reference
+from radnode.report.secondary_header import Origin, begin, reference, referenced_series, size
 from radnode.report.secondary_picture import WARNING
 
 _LAYER = "AI_RESULT"
@@ -26,27 +26,27 @@ def presentation_state(origin: Origin, views: Mapping[int, View]) -> Dataset | N
     """
     by_frame: dict[int, list[tuple[int, Finding, Region]]] = {}
     for number, finding in enumerate(origin.analysis.findings, 1):
-        if finding.region is not None:
-            frame = (finding.region.frame or 1) if len(origin.sources) > 1 else 1
-            by_frame.setdefault(frame, []).append((number, finding, finding.region))
+        for region in finding.mask or (() if finding.region is None else (finding.region,)):
+            by_frame.setdefault(region.frame or 1, []).append((number, finding, region))
     if not by_frame:
         return None
     frames = sorted(by_frame)
-    images = {frame: origin.source_of(frame) for frame in frames}
+    images = {frame: origin.source_of(frame) for frame in (frames if len(origin.sources) > 1 else frames[:1])}
     made = begin(origin, "gsps", 1, GrayscaleSoftcopyPresentationStateStorage, "PR")
     made.ContentLabel = _LAYER
     made.ContentDescription = WARNING
     made.ContentCreatorName = ""
     made.PresentationCreationDate, made.PresentationCreationTime = made.ContentDate, made.ContentTime
     del made.ContentDate, made.ContentTime
-    made.ReferencedSeriesSequence = _referenced_series(list(images.values()))
+    made.ReferencedSeriesSequence = referenced_series(list(images.values()), "ReferencedImageSequence")
     made.DisplayedAreaSelectionSequence = [_displayed_area(image) for image in images.values()]
     made.GraphicLayerSequence = [_layer()]
-    made.GraphicAnnotationSequence = [_annotation(images[frame], by_frame[frame]) for frame in frames]
+    made.GraphicAnnotationSequence = [_annotation(origin, by_frame[frame]) for frame in frames]
     first = images[frames[0]]
     _add_modality_lut(made, first)
+    shown = next(iter(views.values()), None)  # stands for the slices of a series that no picture is made of
     made.SoftcopyVOILUTSequence = [
-        item for frame in frames if (item := _voi_lut(images[frame], views.get(frame))) is not None
+        item for frame, image in images.items() if (item := _voi_lut(image, views.get(frame, shown))) is not None
     ]
     if not made.SoftcopyVOILUTSequence:
         del made.SoftcopyVOILUTSequence
@@ -55,22 +55,9 @@ def presentation_state(origin: Origin, views: Mapping[int, View]) -> Dataset | N
     return made
 
 
-def _referenced_series(images: list[Dataset]) -> list[Dataset]:
-    """Return the images by their series (PS3.3 C.11.11)."""
-    series: dict[str, Dataset] = {}
-    for image in images:
-        uid = received.text(image, "SeriesInstanceUID")
-        if uid not in series:
-            series[uid] = Dataset()
-            series[uid].SeriesInstanceUID = uid
-            series[uid].ReferencedImageSequence = []
-        series[uid].ReferencedImageSequence.append(reference(image))
-    return list(series.values())
-
-
 def _displayed_area(image: Dataset) -> Dataset:
     """Return the whole image, scaled to fit, its pixels as the file says they are (PS3.3 C.10.4)."""
-    rows, columns = _size(image)
+    rows, columns = size(image)
     item = Dataset()
     item.ReferencedImageSequence = [reference(image)]
     item.DisplayedAreaTopLeftHandCorner = [1, 1]
@@ -92,11 +79,16 @@ def _layer() -> Dataset:
     return item
 
 
-def _annotation(image: Dataset, findings: list[tuple[int, Finding, Region]]) -> Dataset:
-    """Return outlines and labels of the findings on one image (PS3.3 C.10.5), in pixels as in SCOORD."""
-    rows, columns = _size(image)
+def _annotation(origin: Origin, findings: list[tuple[int, Finding, Region]]) -> Dataset:
+    """Return outlines and labels of the findings on one image, or on a frame of it, in pixels as in SCOORD.
+
+    PS3.3 C.10.5.
+    """
+    frame = findings[0][2].frame
+    image = origin.source_of(frame)
+    rows, columns = size(image)
     item = Dataset()
-    item.ReferencedImageSequence = [reference(image)]
+    item.ReferencedImageSequence = [origin.reference(frame)]
     item.GraphicLayer = _LAYER
     item.TextObjectSequence, item.GraphicObjectSequence = [], []
     for number, finding, region in findings:
@@ -150,9 +142,3 @@ def _voi_lut(image: Dataset, view: View | None) -> Dataset | None:
         return None
     item.ReferencedImageSequence = [reference(image)]
     return item
-
-
-def _size(image: Dataset) -> tuple[int, int]:
-    """Return rows and columns; they are there and sound, for the image was decoded."""
-    rows, columns = received.elements(image, ("Rows", "Columns"))
-    return int.from_bytes(rows.value or b"", "little"), int.from_bytes(columns.value or b"", "little")

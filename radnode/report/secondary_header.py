@@ -13,9 +13,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from radnode.model import Analysis
 from radnode.report import header, received, uids
 
-Kind = Literal["sc", "gsps", "kos"]
+Kind = Literal["sc", "gsps", "kos", "seg"]
 
-_SERIES_NUMBER = {"sc": 9901, "gsps": 9902, "kos": 9903}  # after that of the reports
+_SERIES_NUMBER = {"sc": 9901, "gsps": 9902, "kos": 9903, "seg": 9904}  # after that of the reports
 # General Series (PS3.3 C.7.3.1): Laterality is there under a condition that depends on these.
 _BODY_PART = ("BodyPartExamined", "Laterality")
 # Of body parts that are there once (PS3.16 Annex L) Laterality must be absent; of others it is empty where unknown.
@@ -46,6 +46,10 @@ class Origin:
         """Return the header of the image that a region, or a picture, lies on."""
         return self.sources[(frame or 1) - 1] if len(self.sources) > 1 else self.sources[0]
 
+    def reference(self, *frames: int | None) -> Dataset:
+        """Return an item that names that image; where there is but one source, with these frames of it."""
+        return reference(self.source_of(frames[0]), *(frames if len(self.sources) == 1 else ()))
+
     @property
     def moment(self) -> datetime:
         """When the source was accepted, in the time zone that it states."""
@@ -65,7 +69,8 @@ def begin(origin: Origin, kind: Kind, number: int, sop_class: str, Modality: str
         made.Laterality = ""
         for item in filter(received.is_legal, received.elements(source, _BODY_PART)):
             made[item.tag] = item
-        if received.text(source, "BodyPartExamined") in _UNPAIRED:
+        # A segmentation has it in the anatomic region of its segments, and must not have it here.
+        if kind == "seg" or received.text(source, "BodyPartExamined") in _UNPAIRED:
             del made.Laterality
     SOPInstanceUIDs = [received.text(each, "SOPInstanceUID") for each in origin.sources]
     made.SOPClassUID = UID(sop_class)
@@ -86,11 +91,32 @@ def begin(origin: Origin, kind: Kind, number: int, sop_class: str, Modality: str
     return made
 
 
-def reference(source: Dataset, *frames: int) -> Dataset:
-    """Return an item that names an instance, and frames of it (PS3.3 Table 10-3)."""
+def size(image: Dataset) -> tuple[int, int]:
+    """Return rows and columns; they are there and sound, for the image was decoded."""
+    rows, columns = received.elements(image, ("Rows", "Columns"))
+    return int.from_bytes(rows.value or b"", "little"), int.from_bytes(columns.value or b"", "little")
+
+
+def reference(source: Dataset, *frames: int | None) -> Dataset:
+    """Return an item that names an instance, and those of its frames that are not None (PS3.3 Table 10-3)."""
     item = Dataset()
     item.ReferencedSOPClassUID = received.text(source, "SOPClassUID")
     item.ReferencedSOPInstanceUID = received.text(source, "SOPInstanceUID")
-    if frames:
-        item.ReferencedFrameNumber = list(frames)
+    if numbers := [frame for frame in frames if frame is not None]:
+        item.ReferencedFrameNumber = numbers
     return item
+
+
+def referenced_series(images: Sequence[Dataset], keyword: str) -> list[Dataset]:
+    """Return the images by their series, each once, under this keyword (PS3.3 C.11.11 and C.12.2)."""
+    series: dict[str, dict[str, Dataset]] = {}
+    for image in images:
+        found = series.setdefault(received.text(image, "SeriesInstanceUID"), {})
+        found.setdefault(received.text(image, "SOPInstanceUID"), reference(image))
+    made = []
+    for uid, references in series.items():
+        item = Dataset()
+        item.SeriesInstanceUID = uid
+        setattr(item, keyword, list(references.values()))
+        made.append(item)
+    return made

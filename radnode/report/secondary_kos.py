@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as Concept
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
-from radnode.report import codes, header, received
+from radnode.report import codes, header
 from radnode.report.secondary_header import Origin, begin, reference
 from radnode.report.secondary_picture import WARNING
 
@@ -23,10 +23,15 @@ _DEVICE_NAME = Concept("121013", "DCM", "Device Observer Name")
 
 def key_objects(origin: Origin, report: Dataset, pictures: Sequence[Dataset]) -> Dataset | None:
     """Return the selection; None where no finding lies on an image. `report` is the header of the structured report."""
-    frames = sorted({finding.region.frame or 1 for finding in origin.analysis.findings if finding.region is not None})
-    if not frames:
+    regions = [finding.region for finding in origin.analysis.findings if finding.region is not None]
+    if not regions:
         return None
-    images = list({received.text(image, "SOPInstanceUID"): image for image in map(origin.source_of, frames)}.values())
+    if len(origin.sources) > 1:
+        frames = sorted({region.frame or 1 for region in regions})
+        images, named = [origin.source_of(frame) for frame in frames], [origin.reference(frame) for frame in frames]
+    else:
+        numbers = {region.frame for region in regions}
+        images, named = [origin.sources[0]], [origin.reference(*sorted(numbers, key=lambda frame: frame or 0))]
     made = begin(origin, "kos", 1, KeyObjectSelectionDocumentStorage, "KO")
     made.ReferencedPerformedProcedureStepSequence = []
     header.add_request(made, origin.sources[0])
@@ -45,7 +50,7 @@ def key_objects(origin: Origin, report: Dataset, pictures: Sequence[Dataset]) ->
         _item("HAS OBS CONTEXT", "UIDREF", _DEVICE_UID, UID=model.device_uid),
         _item("HAS OBS CONTEXT", "TEXT", _DEVICE_NAME, TextValue=codes.ascii_text(model.name)),
         _item("CONTAINS", "TEXT", _DESCRIPTION, TextValue=text),
-        *(_item("CONTAINS", "IMAGE", None, ReferencedSOPSequence=[reference(image)]) for image in images),
+        *(_item("CONTAINS", "IMAGE", None, ReferencedSOPSequence=[item]) for item in named),
         *(_item("CONTAINS", "IMAGE", None, ReferencedSOPSequence=[reference(picture)]) for picture in pictures),
         _item("CONTAINS", "COMPOSITE", None, ReferencedSOPSequence=[reference(report)]),
     ]

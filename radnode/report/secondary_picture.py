@@ -60,7 +60,9 @@ def _lines(analysis: Analysis, frame: int | None, images: int) -> list[tuple[str
         score = "" if analysis.score is None else f", score {analysis.score:.2f}"
         return [(f"No {ascii_text(analysis.target.meaning).lower()} above the threshold{score}", _WHITE)]
     shown = analysis.findings[: _LINES if len(analysis.findings) <= _LINES else _LINES - 1]
-    lines = [(_sentence(number, finding, frame, images), _color(number)) for number, finding in enumerate(shown, 1)]
+    lines = [
+        (_sentence(number, finding, frame, images), outline_color(number)) for number, finding in enumerate(shown, 1)
+    ]
     if rest := len(analysis.findings) - len(shown):
         lines.append((f"and {rest} more, see the structured report", _WHITE))
     return lines
@@ -98,11 +100,11 @@ def _outline_findings(
     for number, _, _ in reversed(here):
         closed = [*outlines[number], *outlines[number][:2]]  # once round and on, so that the first corner is round too
         pen.line(closed, fill=_BLACK, width=7, joint="curve")
-        pen.line(closed, fill=_color(number), width=3, joint="curve")
+        pen.line(closed, fill=outline_color(number), width=3, joint="curve")
     taken: list[_Box] = []
     for number, finding, _ in here:
         text = f"{number}  {ascii_text(finding.code.meaning)} {finding.score:.2f}"
-        taken.append(_label(pen, text, outlines[number], _color(number), bounds, taken))
+        taken.append(_label(pen, text, outlines[number], outline_color(number), bounds, taken))
 
 
 def _label(
@@ -132,7 +134,8 @@ def _overlap(one: _Box, other: _Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _color(number: int) -> tuple[int, int, int]:
+def outline_color(number: int) -> tuple[int, int, int]:
+    """Return the colour (RGB, 0 to 255) of a finding by its number from 1."""
     return _OUTLINES[(number - 1) % len(_OUTLINES)]
 
 

@@ -12,8 +12,10 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from radnode.report.codes import ascii_text
+
 if TYPE_CHECKING:
-    from radnode.model import Analysis
+    from radnode.model import Analysis, ModelIdentity
 
 _DOMAIN = b"radnode/uid/1"
 
@@ -51,6 +53,12 @@ def report_role(analysis: Analysis) -> str:
     content, and be dropped as a duplicate.
     """
     return "report" if analysis.reason is None else f"report without result: {analysis.reason}"
+
+
+def tracking_identifier(model: ModelIdentity, index: int) -> str:
+    """What stands beside that UID for a reader; index 0 is the whole image, findings count from 1."""
+    what = f"finding {index}" if index else "image"
+    return f"{ascii_text(model.name)} {ascii_text(model.version)} {what}"
 
 
 def tracking_uid(SOPInstanceUIDs: Sequence[str], digest: str, index: int) -> str:

@@ -9,10 +9,13 @@ from pathlib import Path
 import pydicom
 import pytest
 from support import films, validators
-from support.analyses import report
+from support.analyses import FINDING, report
+from support.ct import CTSeries
+from support.enhanced import enhanced_ct
 from support.report_checks import measurement_groups, problems
 from support.report_checks import name as name_of
-from support.report_corpus import CHARACTER_SETS, IMAGES, corpus
+from support.report_corpus import CHARACTER_SETS, IMAGES, ON_SLICES, corpus
+from support.secondary import secondary
 
 from radnode.detect.analyser import Task
 from radnode.model import Reason
@@ -66,10 +69,26 @@ def broken(files: Mapping[str, tuple[list[Path], Path]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pixelmed(files: Mapping[str, tuple[list[Path], Path]], broken: Path) -> dict[Path, list[str]]:
+def selections(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Key object selections of a film, of a series and of a multi-frame image."""
+    folder, paths = tmp_path_factory.mktemp("selections"), []
+    for images, analysis in (
+        (films.fresh(films.OPACITY, **films.JAPANESE), FINDING),
+        (CTSeries().slices(1, 4), ON_SLICES),
+        (enhanced_ct(4), ON_SLICES),
+    ):
+        paths.append(folder / f"{len(paths)}.dcm")
+        paths[-1].write_bytes(encode_report(secondary(images, analysis)["kos1"]))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def pixelmed(
+    files: Mapping[str, tuple[list[Path], Path]], broken: Path, selections: list[Path]
+) -> dict[Path, list[str]]:
     if not validators.has_pixelmed():
         pytest.skip("libpixelmed-java with a JDK is not installed")
-    return validators.pixelmed([path for _, path in files.values()] + [broken])
+    return validators.pixelmed([path for _, path in files.values()] + [broken, *selections])
 
 
 def test_corpus_is_of_every_kind() -> None:
@@ -132,6 +151,10 @@ def test_report_of_a_detector_that_does_not_load_is_as_valid_as_others(tmp_path:
     assert status == 0
     assert not [line for line in lines if not line.endswith(KNOWN_DCIODVFY)]
     assert problems(document) == []
+
+
+def test_pixelmed_finds_nothing_in_key_object_selections(selections: list[Path], pixelmed) -> None:
+    assert {path: pixelmed[path] for path in selections} == {path: [] for path in selections}
 
 
 def test_pixelmed_catches_a_planar_group_without_region(broken: Path, pixelmed) -> None:

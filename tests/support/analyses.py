@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -36,6 +37,18 @@ NO_FINDING = Analysis(outcome=Outcome.NO_FINDING, model=MODEL, target=OPACITY, s
 FAILED = Analysis.without_result(Reason.PIXELS_UNDECODABLE, MODEL, OPACITY)
 NOT_ATTEMPTED = Analysis.without_result(Reason.UNSUPPORTED_VIEW, MODEL, OPACITY)
 ANALYSES = {"finding": FINDING, "no_finding": NO_FINDING, "failed": FAILED, "not_attempted": NOT_ATTEMPTED}
+
+
+def disc(column: float, row: float, radius: float, frame: int | None = None) -> Region:
+    """A contour of 32 points around a disc, in pixels."""
+    turns = [2 * math.pi * step / 32 for step in range(32)]
+    points = tuple((column + radius * math.cos(turn), row + radius * math.sin(turn)) for turn in turns)
+    return Region("contour", points, frame)
+
+
+def lesion(score: float, *outlines: Region) -> Finding:
+    """A finding with a mask, to be looked at on the slice of its second outline, where it has one."""
+    return Finding(OPACITY, score, LUNG, LEFT, outlines[len(outlines) > 1], outlines=outlines)
 
 
 def report(sources: Dataset | Sequence[Dataset], analysis: Analysis = FINDING, **options: object) -> Dataset:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     ),  # pseudonyms alone
     "jobs show": (Use(("jobs", "show", "{job}"), ("command_used",)),),
     "jobs retry": (Use(("jobs", "retry", "{job}"), ("job_changed",)),),
+    "jobs repeat": (Use(("jobs", "repeat", "{result}"), ("job_changed",)),),
     "jobs discard": (Use(("jobs", "discard", "{dead}"), ("job_changed",)),),
     "jobs pause": (Use(("jobs", "pause"), ("job_changed",) * 2),),  # both stages
     "jobs resume": (Use(("jobs", "resume"), ("job_changed",) * 2),),
@@ -79,9 +80,13 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     ),
     "audit verify": (Use(("audit", "verify")),),  # shows no entry, and writes nothing beside what it judges
     "conformance": (Use(("conformance",)),),
+    "backup": (Use(("backup", "{fresh}-backup", "--keys", "{fresh}-study-keys"), ("command_used",)),),
+    # refused where there is data; what it leaves where there is none stands in tests/unit/test_backup.py
+    "restore": (Use(("restore", "{fresh}-backup", "--keys", "{fresh}-study-keys"), (), 1),),
     "keys list": (Use(("keys", "list"), ("command_used",)),),
     "keys rotate": (Use(("keys", "rotate"), ("key_changed",) * 2),),  # begun, and done
     "keys retire": (Use(("keys", "retire", "kek-0001"), ("key_changed",)),),
+    "keys forget": (Use(("keys", "forget", "{fresh}-study-keys"), ("key_changed",)),),
     "purge": (
         Use(("purge", "--dry-run", "--study", "{study}")),  # changes nothing, and names what it was told
         Use(("purge", "--study", "{study}"), ("study_purged",)),

@@ -22,11 +22,15 @@ from support.analyses import ACCEPTED_AT, FINDING, report
 def secondary(
     images: Dataset | Sequence[Dataset], analysis: Analysis = FINDING, kinds: Sequence[str] = SECONDARY_KINDS
 ) -> dict[str, Dataset]:
-    """The secondary objects of images by kind and number; the images have pixels."""
+    """The secondary objects of images by kind and number; of images without pixels no picture."""
     images = [images] if isinstance(images, Dataset) else images
     files = [films.file_bytes(image) for image in images]
     headers = [pydicom.dcmread(io.BytesIO(part10), stop_before_pixels=True) for part10 in files]
-    views = {number: view(decode_pixels(files[number - 1]), VIEW_SIDE) for number in analysis.pictured(len(images))}
+    views = {
+        number: view(decode_pixels(files[number - 1]), VIEW_SIDE)
+        for number in analysis.pictured(len(images))
+        if "PixelData" in images[number - 1]
+    }
     origin = Origin(headers, analysis, ACCEPTED_AT, "0.1.0", "RADNODE")
     made = build_secondary(origin, kinds, views, report(headers, analysis))
     return {f"{kind}{item.InstanceNumber}": item for kind, item in made}

@@ -271,8 +271,23 @@ def test_result_on_a_series_is_told_with_the_image_that_a_finding_is_on() -> Non
         "source": {"StudyInstanceUID": "1.1", "SOPInstanceUID": "1.2", "images": ["1.2", "1.3"]},
         "report": {"SOPInstanceUID": "1.4"},
         "delivered": [],
+        "secondary": [
+            {"object": "sc1", "kind": "sc", "SOPInstanceUID": "1.5", "delivered": []},
+            {
+                "object": "seg1",
+                "kind": "seg",
+                "SOPInstanceUID": "1.6",
+                "delivered": [{"destination": "pacs", "state": "waiting", "tries": 2}],
+            },
+        ],
     }
     told = describe(document)
+    assert told[-4:] == [
+        "  sc1:         DICOM Secondary Capture, SOP instance 1.5",
+        "               to no destination",
+        "  seg1:        DICOM segmentation, SOP instance 1.6",
+        "               pacs waiting, 2 tries",
+    ]
     assert "  1. Nodule, score 0.75, 9 mm: image 7 of 2, columns 1 to 30, rows 2 to 40" in told
     assert "  series:      score 0.75, 2 images" in told
 
@@ -290,6 +305,7 @@ def test_a_failure_is_told_as_no_statement_on_the_patient() -> None:
         "source": {"StudyInstanceUID": "1.1", "SOPInstanceUID": "1.2"},
         "report": {"SOPInstanceUID": "1.4"},
         "delivered": [],
+        "secondary": [],
     }
     told = describe(document)
     assert told[0] == "Result r: failed. The pixel data could not be decoded. This says nothing about the patient."

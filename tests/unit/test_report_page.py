@@ -15,9 +15,10 @@ from support.analyses import ANALYSES, FINDING, report
 from support.secondary import secondary
 
 from radnode.model import Analysis
+from radnode.print_font import glyphs
 from radnode.report.page import Page, clean, compose_page, person_name
 from radnode.report.page_html import html_page
-from radnode.report.page_pdf import _glyphs, pdf_page
+from radnode.report.page_pdf import pdf_page
 from radnode.report.sr import encode_report
 from radnode.results import _analysis
 
@@ -67,6 +68,18 @@ def test_page_says_whose_result_it_is_what_was_found_and_by_which_model() -> Non
     assert made.picture.width == 808
 
 
+def test_column_that_says_nothing_of_any_finding_is_left_out() -> None:
+    rows = [["1", "Opacity", "lung", "0.63", "", ""], ["2", "Opacity", "", "0.52", "", ""]]
+    seen = Texts(html_page(small(findings=rows))).texts
+    assert [text for text in seen if text in {"Finding", "Site", "Score", "Size", "Image"}] == [
+        "Finding",
+        "Site",
+        "Score",
+    ]
+    assert small(findings=[*rows, ["3", "Nodule", "", "0.5", "9 mm", "7"]]).filled == [0, 1, 2, 3, 4, 5]
+    assert pdf_page(small(findings=rows)).count(b"/Type /Page\n") == 1
+
+
 @pytest.mark.parametrize("name", ["failed", "not_attempted"])
 def test_page_without_result_says_why_and_has_no_picture(name: str) -> None:
     made = page(ANALYSES[name])
@@ -108,7 +121,7 @@ def test_same_page_gives_the_same_bytes() -> None:
     "name", ["山田 太郎", "홍 길동", "王小東", "Müller Jörg", "Иванов Пётр", "Nguyễn Thị", "Ωνάσης"]
 )
 def test_font_of_the_pdf_has_every_letter_of_a_name(name: str) -> None:
-    assert {ord(letter) for letter in name} <= _glyphs()
+    assert {ord(letter) for letter in name} <= glyphs()
 
 
 def test_letters_that_the_font_lacks_stand_as_their_code_points(monkeypatch: pytest.MonkeyPatch) -> None:

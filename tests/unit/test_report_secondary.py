@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from support import films
-from support.analyses import ANALYSES, BOX, FINDING, MODEL, NO_FINDING, OPACITY, report
+from support.analyses import ANALYSES, BOX, FINDING, MODEL, NO_FINDING, OPACITY, disc, lesion, report
 from support.secondary import secondary, slab
 
 from radnode.model import MAX_PICTURES, VIEW_SIDE, Finding, Region, View
@@ -188,6 +188,16 @@ def test_overlay_shows_the_image_as_the_picture_does() -> None:
     assert (made.RescaleIntercept, made.RescaleSlope, made.PresentationLUTShape) == (-1024, 1, "IDENTITY")
     negative = secondary(films.fresh(films.OPACITY, PhotometricInterpretation="MONOCHROME1"))["gsps1"]
     assert negative.PresentationLUTShape == "INVERSE"
+
+
+def test_overlay_has_the_outline_of_every_slice_and_the_window_of_the_picture_on_each() -> None:
+    outlines = [disc(150, 220, radius, frame) for frame, radius in ((3, 8), (4, 12), (5, 14), (6, 9))]
+    made = secondary(slab(), replace(FINDING, peak=None, findings=(lesion(0.9, *outlines),)))["gsps1"]
+    uids = [slab()[outline.frame - 1].SOPInstanceUID for outline in outlines]
+    annotations = made.GraphicAnnotationSequence
+    assert [item.ReferencedImageSequence[0].ReferencedSOPInstanceUID for item in annotations] == uids
+    assert [item.ReferencedImageSequence[0].ReferencedSOPInstanceUID for item in made.SoftcopyVOILUTSequence] == uids
+    assert {(item.WindowCenter, item.WindowWidth) for item in made.SoftcopyVOILUTSequence} == {(-600, 1600)}
 
 
 def test_selection_names_images_with_findings_report_and_pictures() -> None:

@@ -200,6 +200,24 @@ def test_secondary_objects_are_one_commit_with_their_report_and_go_where_they_ar
     assert (picture.names, picture.patient) == ({"result": found, "object": "sc1"}, prepared.row.patient)
 
 
+def test_export_opens_what_its_form_needs_and_no_more(rooms: Rooms) -> None:
+    drawn = [Secondary("sc", number, f"2.25.{number}", bytes([number])) for number in (1, 2)]
+    drawn.append(Secondary("gsps", 1, "2.25.9", b"overlay"))
+    prepared = rooms.results.prepare(instance(rooms), SOURCE, FINDING, Report("2.25.1", b"the report"), secondary=drawn)
+    assert prepared is not None
+    with transaction(rooms.engine) as tx:
+        rooms.results.commit(tx, [prepared], Decision(), ACTOR)
+    found = prepared.row.result
+    for form in ("sc", "html", "pdf"):
+        assert rooms.results.export(found, ACTOR, form).secondary == (b"\1", b"\2")
+    for row in prepared.secondary[:2]:
+        rooms.vault.discard(row.object_id)
+    assert rooms.results.export(found, ACTOR, "gsps").secondary == (b"overlay",)
+    assert rooms.results.export(found, ACTOR, "sr").report == b"the report"
+    with pytest.raises(NotFoundError):
+        rooms.results.export(found, ACTOR, "sc")
+
+
 def test_discarded_result_leaves_no_secondary_object(rooms: Rooms) -> None:
     drawn = [Secondary("sc", 1, "2.25.8", b"picture")]
     row = instance(rooms)
