@@ -74,7 +74,7 @@ def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monk
     monkeypatch.setattr(Worker, "step", step)
     monkeypatch.setattr(roles, "PAUSE_SECONDS", 0.01)
     analyser = SimpleNamespace(start=lambda: None)
-    node.settings.rules, node.settings.detect = (), DetectSettings()
+    node.engine, node.settings.rules, node.settings.detect = node.stores.engine, (), DetectSettings()
     node.analyser, node.warm_reports, node.rules = (
         lambda _loading: analyser,
         lambda: None,
