@@ -279,6 +279,7 @@ class Node:
             DecoderChild(detect.decode_seconds),
             device=detect.device,
             threads=detect.threads,
+            precision=detect.precision,
             refused=self._model_refused,
             ready=lambda model: logger().info("model_loaded", model=model),
             loading=loading,

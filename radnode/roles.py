@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 Role = Callable[["Node", threading.Event], None]
 PATIENCE_SECONDS = 2.0  # how long a role sleeps when nobody rings
 STANDBY_SECONDS = 0.5  # how often a second sequencer asks for the lock
+WORKER_NICE = 5  # steps behind the listeners: a modality waits for its answer, an analysis for its turn
 PAUSE_SECONDS = 1.0  # after trouble of this node's own (database, disk)
 
 
@@ -240,6 +241,7 @@ def worker(node: Node, stop: threading.Event) -> None:
     if node.rules.detectors and find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
     run = node.settings.data_dir / "run"
+    os.nice(WORKER_NICE)
     analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
     if node.rules.detectors:

@@ -50,6 +50,7 @@ Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Members = tuple[Annotated[str, AfterValidator(_member)], ...]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+Precision = Literal["float32", "bfloat16", "auto"]
 SecondaryKind = Literal["sc", "gsps", "kos", "seg"]
 SECONDARY_KINDS: tuple[SecondaryKind, ...] = get_args(SecondaryKind)
 
@@ -262,6 +263,7 @@ class DetectSettings(_Section):
 
     models: Path = Path("models")
     device: str = "auto"
+    precision: Precision = "float32"
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=8, ge=1)
     load_seconds: Seconds = 120.0

@@ -22,6 +22,7 @@ from radnode.detect.pixels import PixelImage
 from radnode.detect.series_detector import SeriesDetector
 from radnode.errors import DetectionError, NotFoundError, PackageError
 from radnode.model import Analysis, Code, ModelIdentity, Reason, View
+from radnode.settings import Precision
 
 RELOAD_SECONDS = 10.0
 _FINDING = Code("121071", "DCM", "Finding")
@@ -113,7 +114,9 @@ class Batch:
             task.answer(answer)
 
 
-def load_detector(folder: Path, models: Path, device: str, threads: int) -> Loaded | LoadedSeries:
+def load_detector(
+    folder: Path, models: Path, device: str, threads: int, precision: Precision = "float32"
+) -> Loaded | LoadedSeries:
     """Return the detector of the package in `folder`, which a key that `models` trusts has signed.
 
     Raises:
@@ -122,7 +125,7 @@ def load_detector(folder: Path, models: Path, device: str, threads: int) -> Load
     package = load_package(folder, load_trusted(models))
     if package.manifest.accepts.level == "series":
         return LoadedSeries(SeriesDetector(package, device, threads), package.manifest, folder)
-    return Loaded(Detector(package, device, threads), package.manifest, folder)
+    return Loaded(Detector(package, device, threads, precision), package.manifest, folder)
 
 
 class Analyser:
@@ -139,6 +142,7 @@ class Analyser:
         *,
         device: str,
         threads: int,
+        precision: Precision = "float32",
         refused: Callable[[str, str], None],
         ready: Callable[[str], None] = lambda _model: None,
         loading: Loading | None = None,
@@ -148,6 +152,7 @@ class Analyser:
         self._decoder = decoder
         self._device = device
         self._threads = threads
+        self._precision = precision
         self._refused = refused
         self._ready = ready
         self._loading = loading
@@ -318,7 +323,7 @@ class Analyser:
         try:
             if self._loading is not None:
                 self._loading.begin(folder)
-            return load_detector(folder, self._catalogue.folder, self._device, self._threads)
+            return load_detector(folder, self._catalogue.folder, self._device, self._threads, self._precision)
         finally:
             if self._loading is not None:
                 self._loading.end()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from radnode.detect.pixels import FloatImage, Geometry, PixelImage, prepare
+from radnode.detect.precision import choose
 from radnode.detect.program import place_program
 from radnode.detect.readings import read_output
 from radnode.detect.regions import HeatBox, boxes, peak
@@ -19,6 +21,7 @@ from radnode.model import Analysis, Finding, Outcome, Reason, Region
 if TYPE_CHECKING:
     from radnode.detect.manifest import OutputSpec
     from radnode.detect.package import Package
+    from radnode.settings import Precision
 
 MAX_BATCH = 64  # what programs are exported for
 
@@ -31,20 +34,25 @@ _NO_MAP = (0, 0)
 class Detector:
     """A package whose weights are loaded once.
 
-    `device` is "auto" (CUDA when there), "cpu" or "cuda"; `threads` bounds torch's intra-op threads.
+    `device` is "auto" (CUDA when there), "cpu" or "cuda"; `threads` bounds torch's intra-op threads; `precision` is
+    that of `radnode.detect.precision`, and what is not float32 stands among the parameters of a report.
 
     Raises:
         PackageError: the weights do not load, or do not answer a blank image with usable numbers.
     """
 
-    def __init__(self, package: Package, device: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, package: Package, device: str = "auto", threads: int = 1, precision: Precision = "float32"
+    ) -> None:
         if package.manifest.input is None:
             raise PackageError(f"The model {package.identity.name} looks at whole series, not at images.")
         self.identity = package.identity
         self.target = package.target
         self._input = package.manifest.input
         self._output = package.manifest.output
-        self._forward = _forward(package, device, threads)
+        self._forward, is_half = _forward(package, device, threads, precision)
+        if is_half:
+            self.identity = replace(self.identity, parameters=(*self.identity.parameters, "computed in bfloat16"))
         self._check(np.zeros((2, len(self._input.mean), self._input.size, self._input.size), dtype=np.float32))
 
     @property
@@ -166,8 +174,8 @@ def box_finding(
     )
 
 
-def _forward(package: Package, device: str, threads: int) -> Forward:
-    """Load the weights and return what runs them.
+def _forward(package: Package, device: str, threads: int, precision: Precision) -> tuple[Forward, bool]:
+    """Load the weights and return what runs them, and whether that computes in bfloat16.
 
     Memory of a device that runs out halves how many images go together, for good, down to one.
     """
@@ -185,7 +193,7 @@ def _forward(package: Package, device: str, threads: int) -> Forward:
 
     def forward(batch: FloatImage) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         nonlocal together
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(chosen, torch.bfloat16, enabled=is_half):
             tensor = torch.from_numpy(batch).to(chosen).contiguous(memory_format=torch.channels_last)
             while True:
                 try:
@@ -196,7 +204,15 @@ def _forward(package: Package, device: str, threads: int) -> Forward:
                     together //= 2
                     torch.cuda.empty_cache()
 
-    return forward
+    spec = package.manifest.input
+    shape = (2, 1, 32, 32) if spec is None else (2, len(spec.mean), spec.size, spec.size)
+
+    def logits_of(batch: torch.Tensor) -> torch.Tensor:
+        tensor = batch.contiguous(memory_format=torch.channels_last)
+        return torch.cat([read_output(program(part), package.manifest.output)[0] for part in tensor.split(together)])
+
+    is_half = choose(logits_of, shape, chosen, precision)
+    return forward, is_half
 
 
 def probabilities(logit: float, heat_logits: FloatImage, output: OutputSpec) -> tuple[float, FloatImage]:
