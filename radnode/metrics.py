@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
-from typing import Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
@@ -18,8 +20,12 @@ from prometheus_client.registry import Collector
 
 from radnode.audit.files import end_of_trail
 from radnode.errors import ConfigError, RadnodeError
+from radnode.jobs.database import reading
 from radnode.node import Node
 from radnode.repository import backlog
+
+if TYPE_CHECKING:
+    from radnode.detect.manifest import Manifest
 
 DEADLINE_SECONDS = 5.0  # for each step of a request
 
@@ -29,10 +35,11 @@ class Gauges(Collector):
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._manifests: dict[Path, Manifest] = {}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield every gauge that can be read now."""
-        for read in (self._trail, self._repository, self._certificates, self._disk):
+        for read in (self._trail, self._repository, self._certificates, self._disk, self._drift):
             yield from _readable(read)
 
     def _trail(self) -> Iterator[GaugeMetricFamily]:
@@ -58,6 +65,28 @@ class Gauges(Collector):
     def _disk(self) -> Iterator[GaugeMetricFamily]:
         free = shutil.disk_usage(self._node.settings.data_dir).free
         yield _gauge("disk_free_bytes", "Room on the disk of data_dir.", free)
+
+    def _drift(self) -> Iterator[GaugeMetricFamily]:
+        from radnode.detect.drift import LOOK_DAYS, drift  # noqa: PLC0415 (as above)
+
+        text = "How far the scores of the last days are from those of the model's card (population stability index)."
+        indices = GaugeMetricFamily("radnode_model_drift_index", text, labels=["model"])
+        catalogue = self._node.catalogue()
+        for name in self._node.rules.detectors:
+            with reading(self._node.engine) as tx:
+                found = drift(tx, self._manifest(catalogue.active(name)), LOOK_DAYS, time.time())
+            if found.index is not None:
+                indices.add_metric([f"{name} {found.version}"], found.index)
+        yield indices
+
+    def _manifest(self, folder: Path) -> Manifest:
+        """Return the manifest of a package, whose files are read and compared once: one version never changes."""
+        from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415
+
+        if folder not in self._manifests:
+            trusted = load_trusted(self._node.settings.path(self._node.settings.detect.models))
+            self._manifests[folder] = load_package(folder, trusted).manifest
+        return self._manifests[folder]
 
 
 class MetricsServer:

@@ -16,7 +16,9 @@ from radnode.audit import events
 from radnode.configuration import load_settings
 from radnode.errors import ConfigError
 from radnode.initialise import initialise
-from radnode.metrics import MetricsServer
+from radnode.jobs.database import transaction
+from radnode.jobs.scores import count_score
+from radnode.metrics import Gauges, MetricsServer
 from radnode.node import Node
 from radnode.settings import MetricsSettings
 
@@ -44,11 +46,27 @@ def test_what_can_be_read_is_served_and_the_rest_is_left_out(node: Node) -> None
             "radnode_audit_trail_entries",
             "radnode_certificate_end_seconds",
             "radnode_disk_free_bytes",
+            "radnode_model_drift_index",
         }
+        assert found["radnode_model_drift_index"] == []  # too few images
         assert found["radnode_audit_trail_entries"] == [1]
         assert all(time.time() < end < time.time() + 3651 * 86_400 for end in found["radnode_certificate_end_seconds"])
         (node.settings.data_dir / "pki" / "ca.crt").unlink()
         assert "radnode_certificate_end_seconds" not in gauges(server)
+
+
+def test_drift_of_a_model_whose_card_says_its_deciles_is_a_gauge(node: Node) -> None:
+    found = Gauges(node)
+    folder = node.catalogue().active("cxr-opacity")
+    card = found._manifest(folder)
+    output = card.output.model_copy(update={"deciles": tuple(number / 10 for number in range(1, 10))})
+    found._manifests[folder] = card.model_copy(update={"output": output})
+    with transaction(node.engine) as tx:
+        for _ in range(100):
+            count_score(tx, f"cxr-opacity {card.version}", 0.95, time.time())
+    [sample] = [sample for family in found.collect() for sample in family.samples if "drift" in sample.name]
+    assert sample.labels == {"model": f"cxr-opacity {card.version}"}
+    assert sample.value > 2
 
 
 def test_port_that_is_taken_is_a_configuration_that_cannot_be_used(node: Node) -> None:
