@@ -163,6 +163,15 @@ def report(rounds: int) -> None:
     measure(rounds, click.echo)
 
 
+@cli.command()
+@click.option("--films", default=200, show_default=True, type=click.IntRange(2), help="Films of each row.")
+def latency(films: int) -> None:
+    """One X-ray, last byte in to its report at the PACS, less the model's forward time; with and without picture."""
+    from benchmarks.latency import measure  # noqa: PLC0415
+
+    _run(lambda folder: measure(films, folder, click.echo))
+
+
 def _named(names: str, known: Mapping[str, _T]) -> list[_T]:
     """Return what is known by these names, which commas separate."""
     for name in names.split(","):
