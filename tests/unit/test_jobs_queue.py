@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, insert
+from sqlalchemy.engine.interfaces import Dialect
 from support.rooms import Rooms
 
 from radnode.errors import NotFoundError, StaleLease
 from radnode.jobs.database import transaction
 from radnode.jobs.schema import jobs
 from radnode.model import JobKind, JobState
+from radnode.prepared import Prepared
 
 
 @pytest.fixture
@@ -41,8 +43,17 @@ def plans(rooms: Rooms, work: Any) -> list[str]:
     statements: list[tuple[str, Any]] = []
     listener = lambda _c, _u, statement, parameters, *_: statements.append((statement, parameters))  # noqa: E731
     event.listen(rooms.engine, "before_cursor_execute", listener)
+    compiled = Prepared._compile  # what SQLAlchemy does not run: each is compiled at its first use of an engine
+
+    def compiling(statement: Prepared, dialect: Dialect) -> tuple[Dialect, str, list[str] | None]:
+        result = compiled(statement, dialect)
+        statements.append((result[1], (None,) * len(result[2] or ())))
+        return result
+
     try:
-        work()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Prepared, "_compile", compiling)
+            work()
     finally:
         event.remove(rooms.engine, "before_cursor_execute", listener)
     found = []
