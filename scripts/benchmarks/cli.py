@@ -164,6 +164,15 @@ def report(rounds: int) -> None:
 
 
 @cli.command()
+@click.option("--films", default=200, show_default=True, type=click.IntRange(2), help="Films of each row.")
+def latency(films: int) -> None:
+    """One X-ray, last byte in to its report at the PACS, less the model's forward time; with and without picture."""
+    from benchmarks.latency import measure  # noqa: PLC0415
+
+    _run(lambda folder: measure(films, folder, click.echo))
+
+
+@cli.command()
 @click.option("--images", default=120, show_default=True, type=click.IntRange(16), help="Films for each measurement.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Medians are over these.")
 def detect(images: int, rounds: int) -> None:

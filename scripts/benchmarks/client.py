@@ -155,7 +155,7 @@ def _send(pipe: Connection, target: Target, kind: Kind, count: int) -> Sent:
             started = time.monotonic()
             connection.sendall(message.buffer)
             if target.called is not None:
-                _read_success(connection)
+                read_success(connection)
             elif (target.answers or number == count - 1) and not connection.recv(1):
                 raise PushFailed("the raw receiver closed")
             latencies.append(time.monotonic() - started)
@@ -220,7 +220,12 @@ def read_pdu(connection: ssl.SSLSocket) -> tuple[int, bytes]:
     return received[0], received[_HEADER.size :]
 
 
-def _read_success(connection: ssl.SSLSocket) -> None:
+def read_success(connection: ssl.SSLSocket) -> None:
+    """Read the answer to a C-STORE.
+
+    Raises:
+        PushFailed: it is anything but success.
+    """
     command, last = b"", False
     while not last:
         pdu_type, body = read_pdu(connection)

@@ -87,6 +87,12 @@ def ct() -> Kind:
     return Kind("ct", str(dataset.SOPClassUID), tuple(slices))
 
 
+def film() -> Kind:
+    """Return the bundled chest film as a CR sends it: 512 x 512, 8 bit, uncompressed, 0.26 MB."""
+    dataset = pydicom.dcmread(_FILM)
+    return Kind("cr", str(dataset.SOPClassUID), (_encoded(dataset),))
+
+
 def dx() -> Kind:
     """Return the bundled chest film, enlarged to a digital X-ray of 10 MB."""
     dataset = pydicom.dcmread(_FILM)
