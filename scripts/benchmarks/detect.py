@@ -35,8 +35,8 @@ _FILMS = ("cxr_opacity.dcm", "cxr_normal.dcm")
 _PUSH = 100  # slices each time
 
 
-def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None]) -> None:
-    """Measure interleaved and print medians over the rounds.
+def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None], *, is_quick: bool = False) -> None:
+    """Measure interleaved and print medians over the rounds; where it is to be quick, without pictures and push.
 
     Raises:
         RuntimeError: the worker did not analyse every film.
@@ -49,24 +49,22 @@ def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None]) 
         for _ in range(rounds):
             found = node.bare()
             found["worker, reports alone"] = node.work(ALONE)
-            found["worker, reports and pictures"] = node.work({})
-            with node.listener() as target:
-                found["push alone, MB/s"] = clients.push(target, "ct", _PUSH * 4, 1).megabytes_per_second
-                pushed: list[float] = []
-                push = partial(_push, clients, target, pushed)
-                found["worker, reports alone, beside a push"] = node.work(ALONE, push)
-                found["push beside the worker, MB/s"] = median(pushed)
+            if not is_quick:
+                found["worker, reports and pictures"] = node.work({})
+                found |= _beside_a_push(node, clients)
             for name, value in found.items():
                 rates.setdefault(name, []).append(value)
     rate = {name: median(values) for name, values in rates.items()}
     threads = f"{node.threads} thread" + "s" * (node.threads > 1)
     say(f"| films a second, batch {node.batch}, {threads} | median of {rounds} | against the loop | must |")
     say("|---|---|---|---|")
-    goals = {"worker, reports alone": 0.9, "worker, reports alone, beside a push": 0.7}
+    goals = {"worker, reports alone": 0.9, _BESIDE: 0.7}
     for name in [name for name in rate if "MB/s" not in name]:
         ratio, goal = rate[name] / rate["loop"], goals.get(name)
         verdict = "" if goal is None else f"{goal:g}x {'met' if ratio >= goal else 'not met'}"
         say(f"| {_TITLES.get(name, name)} | {rate[name]:.1f} | {ratio:.2f}x | {verdict} |")
+    if is_quick:
+        return
     alone, beside = rate["push alone, MB/s"], rate["push beside the worker, MB/s"]
     verdict = "met" if beside >= 0.7 * alone else "not met"
     say("")
@@ -74,6 +72,16 @@ def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None]) 
     say(f"(must 0.7x: {verdict}).")
 
 
+def _beside_a_push(node: Bench, clients: Clients) -> dict[str, float]:
+    """Return the rates of a worker and of a listener that works beside it, and that of the listener alone."""
+    pushed: list[float] = []
+    with node.listener() as target:
+        alone = clients.push(target, "ct", _PUSH * 4, 1).megabytes_per_second
+        rate = node.work(ALONE, partial(_push, clients, target, pushed))
+    return {_BESIDE: rate, "push alone, MB/s": alone, "push beside the worker, MB/s": median(pushed)}
+
+
+_BESIDE = "worker, reports alone, beside a push"
 _TITLES = {"loop": "bare loop: file, decode, prepare, network", "network": "the network alone, tensors in memory"}
 
 
