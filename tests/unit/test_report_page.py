@@ -20,7 +20,7 @@ from radnode.report.page import Page, clean, compose_page, person_name
 from radnode.report.page_html import html_page
 from radnode.report.page_pdf import pdf_page
 from radnode.report.sr import encode_report
-from radnode.results import _analysis
+from radnode.results import analysis_document
 
 HOSTILE = "<script>alert(1)</script>^\"'&<img/onerror>"
 
@@ -44,7 +44,7 @@ class Texts(HTMLParser):
 def page(analysis: Analysis = FINDING, picture: bool = True, **elements: object) -> Page:
     film = films.fresh(films.OPACITY, **elements)
     part10 = encode_report(report(films.received(film), analysis))
-    document = {"id": "ab" * 8, **_analysis(analysis), "report": {"SOPInstanceUID": "2.25.1"}}
+    document = {"id": "ab" * 8, **analysis_document(analysis), "report": {"SOPInstanceUID": "2.25.1"}}
     document["source"] = {"SOPInstanceUID": str(film.SOPInstanceUID)}
     capture = secondary(film, analysis, ["sc"]).get("sc1") if picture else None
     return compose_page(document, part10, None if capture is None else encode_report(capture))
@@ -161,7 +161,7 @@ def test_sloppy_header_has_a_page_all_the_same() -> None:
     film = films.with_raw(film, "StudyDate", "DA", b"yesterday")
     film = films.with_raw(film, "PatientName", "PN", b"\xff\xfe\x1b$B")
     part10 = encode_report(report(films.received(film), FINDING))
-    document = {"id": "ab" * 8, **_analysis(FINDING), "report": {"SOPInstanceUID": "2.25.1"}}
+    document = {"id": "ab" * 8, **analysis_document(FINDING), "report": {"SOPInstanceUID": "2.25.1"}}
     made = compose_page({**document, "source": {"SOPInstanceUID": "1.2"}}, part10, None)
     assert html_page(made)
     assert pdf_page(made)
