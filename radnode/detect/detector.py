@@ -51,10 +51,15 @@ class Detector:
         self.target = package.target
         self._input = package.manifest.input
         self._output = package.manifest.output
-        self._forward, is_half = _forward(package, device, threads, precision)
+        self._forward, self._parts, is_half = _forward(package, device, threads, precision)
         if is_half:
             self.identity = replace(self.identity, parameters=(*self.identity.parameters, "computed in bfloat16"))
         self._check(np.zeros((2, len(self._input.mean), self._input.size, self._input.size), dtype=np.float32))
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the network takes one image at a time, whatever the batch."""
+        return self._parts.together == 1
 
     @property
     def input_size(self) -> int:
@@ -175,8 +180,8 @@ def box_finding(
     )
 
 
-def _forward(package: Package, device: str, threads: int, precision: Precision) -> tuple[Forward, bool]:
-    """Load the weights and return what runs them, and whether that computes in bfloat16."""
+def _forward(package: Package, device: str, threads: int, precision: Precision) -> tuple[Forward, Parts, bool]:
+    """Load the weights and return what runs them, over which parts, and whether that computes in bfloat16."""
     program, chosen = place_program(package, device, threads)
     import torch  # noqa: PLC0415 (it is there: the program is)
 
@@ -198,7 +203,7 @@ def _forward(package: Package, device: str, threads: int, precision: Precision) 
         heats = [logits.new_zeros((len(part), *_NO_MAP)) if heat is None else heat for part, heat in said]
         return logits.cpu().numpy(), torch.cat(heats).cpu().numpy()
 
-    return forward, is_half
+    return forward, parts, is_half
 
 
 def probabilities(logit: float, heat_logits: FloatImage, output: OutputSpec) -> tuple[float, FloatImage]:
