@@ -58,9 +58,8 @@ def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None], 
     rate = {name: median(each for each, _ in values) for name, values in rates.items()}
     used = {name: median(each for _, each in values) for name, values in rates.items()}
     threads = f"{node.threads} thread" + "s" * (node.threads > 1)
-    say(
-        f"| films a second, batch {node.batch}, {threads} | median of {rounds} | against the loop | must | CPU ms a film |"
-    )
+    head = f"films a second, batch {node.batch}, {threads}", f"median of {rounds}"
+    say(f"| {' | '.join(head)} | against the loop | must | CPU ms a film |")
     say("|---|---|---|---|---|")
     goals = {"worker, reports alone": 0.9, _BESIDE: 0.7}
     for name in [name for name in rate if "MB/s" not in name]:
