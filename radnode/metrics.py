@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
@@ -20,12 +18,8 @@ from prometheus_client.registry import Collector
 
 from radnode.audit.files import end_of_trail
 from radnode.errors import ConfigError, RadnodeError
-from radnode.jobs.database import reading
 from radnode.node import Node
 from radnode.repository import backlog
-
-if TYPE_CHECKING:
-    from radnode.detect.manifest import Manifest
 
 DEADLINE_SECONDS = 5.0  # for each step of a request
 
@@ -35,11 +29,10 @@ class Gauges(Collector):
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._manifests: dict[Path, Manifest] = {}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield every gauge that can be read now."""
-        for read in (self._trail, self._repository, self._certificates, self._disk, self._drift):
+        for read in (self._trail, self._repository, self._certificates, self._disk, self._models):
             yield from _readable(read)
 
     def _trail(self) -> Iterator[GaugeMetricFamily]:
@@ -66,27 +59,19 @@ class Gauges(Collector):
         free = shutil.disk_usage(self._node.settings.data_dir).free
         yield _gauge("disk_free_bytes", "Room on the disk of data_dir.", free)
 
-    def _drift(self) -> Iterator[GaugeMetricFamily]:
-        from radnode.detect.drift import LOOK_DAYS, drift  # noqa: PLC0415 (as above)
+    def _models(self) -> Iterator[GaugeMetricFamily]:
+        from radnode.detect.drift import LOOK_DAYS, drifts  # noqa: PLC0415 (few nodes are asked for numbers)
 
-        text = "How far the scores of the last days are from those of the model's card (population stability index)."
-        indices = GaugeMetricFamily("radnode_model_drift_index", text, labels=["model"])
-        catalogue = self._node.catalogue()
-        for name in self._node.rules.detectors:
-            with reading(self._node.engine) as tx:
-                found = drift(tx, self._manifest(catalogue.active(name)), LOOK_DAYS, time.time())
+        images = GaugeMetricFamily("radnode_model_images", "Images with a score, in seven days.", labels=["model"])
+        index = GaugeMetricFamily(
+            "radnode_model_drift_index", "Stability index of the scores against the card's.", labels=["model"]
+        )
+        node = self._node
+        for found in drifts(node.catalogue(), node.engine, node.rules.detectors, LOOK_DAYS, node.stores.clock()):
+            images.add_metric([f"{found.name} {found.version}"], found.images)
             if found.index is not None:
-                indices.add_metric([f"{name} {found.version}"], found.index)
-        yield indices
-
-    def _manifest(self, folder: Path) -> Manifest:
-        """Return the manifest of a package, whose files are read and compared once: one version never changes."""
-        from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415
-
-        if folder not in self._manifests:
-            trusted = load_trusted(self._node.settings.path(self._node.settings.detect.models))
-            self._manifests[folder] = load_package(folder, trusted).manifest
-        return self._manifests[folder]
+                index.add_metric([f"{found.name} {found.version}"], found.index)
+        yield from (family for family in (images, index) if family.samples)
 
 
 class MetricsServer:
