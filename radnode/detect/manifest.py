@@ -94,10 +94,11 @@ class RegionSpec(_Table):
     """How boxes are cut from the heat map, whose cells are probabilities after the sigmoid.
 
     A cell belongs to a region when it is at least max(`share_of_peak` x highest cell, `floor`); touching cells
-    (8 neighbours) are one region; a region whose highest cell is under `min_peak` is dropped.
+    (8 neighbours, of a series 26) are one region; a region whose highest cell is under `min_peak` is dropped. A
+    contour, of a series only, is drawn around the cells of a region that are at least half as hot as its highest one.
     """
 
-    kind: Literal["box"]
+    kind: Literal["box", "contour"]
     share_of_peak: Probability
     floor: Probability
     min_peak: Probability
@@ -186,6 +187,8 @@ class Manifest(_Table):
             raise ValueError("the level instance has the table input and not the table volume")
         if self.accepts.level == "series" and (self.volume is None or self.input is not None):
             raise ValueError("the level series has the table volume and not the table input")
+        if self.accepts.level == "instance" and self.output.region.kind != "box":
+            raise ValueError("the level instance has regions of the kind box")
         return self
 
     @model_validator(mode="after")
