@@ -169,7 +169,8 @@ class Manifest(_Table):
     version: str = Field(pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,4}$")
     device_uid: str = Field(pattern=r"^2\.25\.(0|[1-9]\d{0,38})$", max_length=64)
     manufacturer: str = Field(min_length=1, max_length=64)
-    status: Literal["research"]
+    status: Literal["research", "experimental"]
+    """Neither is for clinical use; what is experimental says so in each report."""
     licence: str
     intended_use: str
     weights: FileName

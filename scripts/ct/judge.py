@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ct.program import Served
+from ct.program import EDGE, Served
 from ct.sample import OWN_RADIUS_MM, VALIDATION, Seeds, own_nodule
 from ct.scan import Scan
-from ct.shapes import EDGE, Nodule, add_tissue, hounsfield, scar, vessel
+from ct.shapes import Nodule, add_tissue, hounsfield, scar, vessel
 from radnode.detect.lesions import Lesion, lesions
 from radnode.detect.manifest import RegionSpec
 from radnode.detect.outline import outlines

@@ -26,13 +26,10 @@ class Reading:
 
     outlines: dict[str, tuple[Points, ...]]
 
-    def diameter(self, spacing: tuple[float, float]) -> float:
-        """Return the longest diameter on one slice in mm; `spacing` is (row, column) in mm."""
-        return max(
-            longest([(x * spacing[1], y * spacing[0]) for x, y in points])
-            for each in self.outlines.values()
-            for points in each
-        )
+    def diameter(self, spacing: tuple[float, float], uid: str | None = None) -> float:
+        """Return the longest diameter in mm on one slice, or on any; `spacing` is (row, column) in mm."""
+        shown = self.outlines.values() if uid is None else [self.outlines[uid]]
+        return max(longest([(x * spacing[1], y * spacing[0]) for x, y in points]) for each in shown for points in each)
 
     def middle(self) -> np.ndarray:
         """Return the middle of its outlines, (column, row)."""
@@ -72,12 +69,13 @@ def read_nodules(path: Path, spacing: tuple[float, float]) -> list[list[Reading]
 class Match:
     """One nodule of the readers and what the detector says there.
 
-    `readers` are their longest diameters in mm, `finding` is None where it was missed; `within` says how many of the
-    readings hold the middle of the finding's outline on its slice, `overlap` is the mean intersection over union with
-    the outlines that readers drew on that slice.
+    `readers` are their longest diameters in mm, `on_slice` those on the slice of the finding; `finding` is None where
+    it was missed; `within` says how many of the readings hold the middle of the finding's outline on its slice,
+    `overlap` is the mean intersection over union with the outlines that readers drew on that slice.
     """
 
     readers: tuple[float, ...]
+    on_slice: tuple[float, ...]
     finding: Finding | None
     within: int
     overlap: float
@@ -85,9 +83,17 @@ class Match:
     @property
     def ratio(self) -> float:
         """Diameter of the finding over the mean of the readers'."""
+        return self._ratio(self.readers)
+
+    @property
+    def ratio_on_slice(self) -> float:
+        """The same with the readers' diameters on the slice that the finding was measured on."""
+        return self._ratio(self.on_slice)
+
+    def _ratio(self, readers: tuple[float, ...]) -> float:
         if self.finding is None or self.finding.diameter_mm is None:
             return float("nan")
-        return self.finding.diameter_mm / float(np.mean(self.readers))
+        return self.finding.diameter_mm / float(np.mean(readers))
 
 
 def match(
@@ -101,7 +107,12 @@ def match(
         on = [item for item in judged if item[1]]
         best = max(on, key=lambda item: (item[1], item[2]), default=None)
         left = [finding for finding in left if all(finding is not other for other, _, _ in on)]
-        result.append(Match(diameters, None, 0, 0.0) if best is None else Match(diameters, *best))
+        if best is None:
+            result.append(Match(diameters, (), None, 0, 0.0))
+            continue
+        uid = uids[(best[0].region.frame or 1) - 1]
+        on_slice = tuple(reading.diameter(spacing, uid) for reading in readings if uid in reading.outlines)
+        result.append(Match(diameters, on_slice, *best))
     return result, left
 
 

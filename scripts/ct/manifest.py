@@ -24,9 +24,9 @@ ACCEPTS = Accepts(
     min_age_years=18,
 )
 INTENDED_USE = (
-    "Experimental, research only. Points at possible lung nodules of 5 to 35 mm on axial chest CT of adults. Trained "
-    "on nodules that were drawn into the lung of one patient. Not a medical device, not validated for any clinical "
-    "decision."
+    "Experimental, for research only. Points at possible lung nodules of 5 to 35 mm on axial chest CT of adults. "
+    "Trained on nodules that were drawn into the lung of one patient. Not a medical device, not validated for any "
+    "clinical decision."
 )
 
 
@@ -48,7 +48,7 @@ def manifest(
         "version": version,
         "device_uid": device_uid,
         "manufacturer": "radnode",
-        "status": "research",
+        "status": "experimental",
         "licence": "Apache-2.0",
         "intended_use": INTENDED_USE,
         "weights": "weights.pt2",

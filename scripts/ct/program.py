@@ -14,16 +14,17 @@ from ct.net import APART_MM, REACH, NoduleNet
 
 WHOLE = (3, 5, 5)  # slices, rows, columns (mm) that a nodule's score is the mean of
 SPREAD = 18  # steps of 2 mm that a score is carried through one region
-EDGE = 0.5  # share from which on a pixel is of a nodule
+EDGE = 0.4  # share of a pixel from which on it counts: readers look at lung windows, where edges lie further out
 MIN_SLICES = 8
 
 
 class Served(nn.Module):
     """Volume float32 (1, S, 512, 512) in 0..1 and steps (1, 3) in mm -> logit (1,), heat logits (1, S, 512, 512).
 
-    The heat of a pixel is its share of nodule times the score of the nodule it belongs to. So half of a region's highest
-    heat is its edge. The score of a nodule is the highest mean share of `WHOLE` around one of its pixels, which small
-    and thin things and those outside of the lungs do not reach; that of the series is its highest.
+    The heat of a pixel is its share of nodule, made 0.5 at the edge, times the score of the nodule it belongs to. So
+    half of a region's highest heat is its edge. The score of a nodule is the highest mean share of `WHOLE` around one
+    of its pixels, which small and thin things and those outside of the lungs do not reach; that of the series is its
+    highest.
     """
 
     def __init__(self, net: NoduleNet) -> None:
@@ -40,10 +41,10 @@ class Served(nn.Module):
     def heat(self, grid: Tensor, steps: Tensor) -> Tensor:
         """Return heat (S, 1, SIDE, SIDE) of slices of the grid, which have the same shape."""
         mask = functional.interpolate(lungs(functional.avg_pool2d(grid, COARSE)), scale_factor=float(COARSE))
-        share = torch.sigmoid(self.logits(grid, steps))[:, None]
+        share = (torch.sigmoid(self.logits(grid, steps))[:, None] * (0.5 / EDGE)).clamp(max=1.0)
         within = (share * mask)[:, 0][None, None]
         score = functional.avg_pool3d(within, WHOLE, 1, tuple(n // 2 for n in WHOLE))[0, 0][:, None]
-        part = (functional.max_pool2d(share, 2) >= EDGE).float()
+        part = (functional.max_pool2d(share, 2) >= 0.5).float()
         carried = functional.max_pool2d(score, 2) * part
         for _ in range(SPREAD):
             carried = _grown(carried) * part

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from ct.net import APART_MM, CHANNELS, REACH
 from ct.scan import Scan
-from ct.shapes import DIAMETER_MM, EDGE, Nodule, Places, add_tissue, hounsfield, scar, vessel
+from ct.shapes import DIAMETER_MM, Nodule, Places, add_tissue, hounsfield, scar, vessel
 from radnode.detect.pixels import FloatImage
 
 PATCH = 96
@@ -71,7 +71,7 @@ def allowed_slices(count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Patch:
-    """`pixels` float32 (9, 96, 96) in 0..1; `target` (96, 96) is 0.5 where the middle slice has a nodule's edge."""
+    """`pixels` float32 (9, 96, 96) in 0..1; `target` the share of nodule in each pixel of the middle slice."""
 
     pixels: FloatImage
     target: FloatImage
@@ -104,7 +104,7 @@ def draw(scan: Scan, seeds: Seeds, rng: np.random.Generator) -> Patch:
             other = tuple(float(value) for value in rng.uniform(-35, 35, 2))
             second = Nodule.draw(rng, (float(rng.uniform(-3, 3)), *other), float(rng.uniform(4, 12)))
             target = np.maximum(target, second.paint(pixels, places, rng) * inner)
-    return Patch(_tone(pixels, rng), np.minimum(target[REACH] * np.float32(0.5 / EDGE), 1.0))
+    return Patch(_tone(pixels, rng), target[REACH])
 
 
 def _cut(

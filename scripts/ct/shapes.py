@@ -11,9 +11,6 @@ from radnode.detect.pixels import FloatImage
 
 KINDS = ("solid", "spiculated", "ground glass", "part-solid")
 DIAMETER_MM = (3.0, 36.0)
-EDGE = (
-    0.4  # share of a voxel from which on readers count it: on a lung window the edge is nearer to lung than to tissue
-)
 THICK_MM = 3.0  # of a slice: what a voxel averages over
 SUBSLICES = 4
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +65,50 @@ def write_package(net: NoduleNet, scan: Scan, options: argparse.Namespace) -> No
     figures.froc(judged, sum(len(slab.truths) for slab in tried), cut, folder / "figures/froc.png")
     figures.diameters(judged, tried, cut, folder / "figures/diameters.png")
     (folder / "MODEL_CARD.md").write_text(card(options.version, uid, measured, options.steps), encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(asdict(measured), indent=2) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(_metrics(measured), encoding="utf-8")
     finish(folder, options, document)
+
+
+def _metrics(measured: Measured) -> str:
+    """Return what was measured as JSON, findings without their outlines."""
+
+    def plain(finding: Finding | None) -> dict[str, float | int | None] | None:
+        if finding is None or finding.region is None:
+            return None
+        return {
+            "score": finding.score,
+            "slice": finding.region.frame,
+            "diameter_mm": finding.diameter_mm,
+            "volume_mm3": finding.volume_mm3,
+        }
+
+    real = [
+        {
+            "scan": case.name,
+            "slices": case.slices,
+            "false": case.false,
+            "nodules": [
+                {
+                    "readers_mm": found.readers,
+                    "readers_on_slice_mm": found.on_slice,
+                    "finding": plain(found.finding),
+                    "held_by": found.within,
+                    "overlap": found.overlap,
+                }
+                for found in case.matches
+            ],
+        }
+        for case in measured.real
+    ]
+    document = {
+        "cut": measured.cut,
+        "slabs": measured.slabs,
+        "synthetic": measured.performance,
+        "kinds": measured.kinds,
+        "real": real,
+        "own_nodule": plain(measured.own),
+    }
+    return json.dumps(document, indent=2) + "\n"
 
 
 def measure(judged: Sequence[Sequence[Found]], tried: Sequence[Slab], cut: float, seed: int) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ def write_package(
     pictures.roc(judged, folder / "figures/roc.png")
     pictures.froc_curve(judged, folder / "figures/froc.png")
     pictures.calibration(judged, folder / "figures/calibration.png")
-    pictures.examples(judged, threshold, options.data, folder / "figures/examples.png", options.seed)
+    show = partial(read_film, options.data)
+    pictures.examples(judged, threshold, show, folder / "figures/examples.png", options.seed)
     command = f"scripts/train-cxr --seed {options.seed} --epochs {options.epochs} --members {options.members}"
     finish(
         folder,

@@ -143,6 +143,8 @@ def test_findings_are_matched_with_what_readers_drew() -> None:
     assert match.finding is on
     assert match.within == 2
     assert match.overlap == pytest.approx((256 / 400 + 256 / 900) / 2)
+    assert match.on_slice == match.readers
+    assert match.ratio_on_slice == pytest.approx(20.0 / np.mean(match.readers))
     assert match.readers == pytest.approx((20 * 2**0.5 / 2, 30 * 2**0.5 / 2))
     [missed], false = lidc.match([readings], [other_slice], UIDS, (0.5, 0.5))
     assert (missed.finding, missed.within, len(false)) == (None, 0, 1)
