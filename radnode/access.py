@@ -1,8 +1,9 @@
-"""Who may do what with the node's own commands: roles bound to the users and groups of the operating system.
+"""Who may do what with the node's own commands: roles bound to users and groups of this machine, or to certificates.
 
-The person is who logged in (the kernel's login uid, which survives sudo and su), else who the process runs as; never
-what the environment says. These roles guard the commands, not the files: who can read the data folder and its keys
-needs no command. So the folder is its owner's alone, and others come as that user, by sudo.
+Who proves to hold a certificate (`--with-certificate`) has the roles bound to it alone, whoever runs the process.
+Else the person is who logged in (the kernel's login uid, which survives sudo and su), else who the process runs as;
+never what the environment says. These roles guard the commands, not the files: who can read the data folder and its
+keys needs no command. So the folder is its owner's alone, and others come as that user, by sudo.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import grp
 import os
 import pwd
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,7 @@ class Task(enum.StrEnum):
     READ_RESULTS = "read results"
     READ_TRAIL = "read the audit trail"
     OPERATE = "look at or change jobs"
-    ADMINISTER = "administer keys and purges"
+    ADMINISTER = "administer keys, models, purges and backups"
 
 
 READING: Final = frozenset({Task.READ_RESULTS, Task.READ_TRAIL})  # what may be done in an emergency without a role
@@ -44,17 +45,34 @@ _TASKS: Final[Mapping[str, Task | None]] = {  # of a command, else of its group;
     "audit verify": None,  # says whether the trail holds, and nothing of what is in it
     "keys": Task.ADMINISTER,
     "purge": Task.ADMINISTER,
+    "backup": Task.ADMINISTER,
+    "restore": Task.ADMINISTER,
+    "models": Task.ADMINISTER,
+    "models list": None,
+    "models verify": None,
+    "models drift": None,  # counts alone
+    "models sign": None,  # needs no node
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who runs this process: the person, their groups, and the user number that the process has."""
+    """Who runs this process: the person, their groups, and the user number that the process has.
+
+    `certificate` is the SHA-256 (hex) of the one that they have proven to hold, `names` how a role may name it.
+    """
 
     user: str
     groups: frozenset[str]
     person: int
     uid: int
+    certificate: str | None = None
+    names: frozenset[str] = frozenset()
+
+    def holding(self, sha256: str, names: Iterable[str]) -> Caller:
+        """Return this caller as the holder of a certificate with these alternative names (lower case)."""
+        bound = frozenset({f"sha256:{sha256}", *(f"san:{name}" for name in names)})
+        return replace(self, certificate=sha256, names=bound)
 
 
 def task_of(command: str) -> Task | None:
@@ -83,11 +101,15 @@ def tasks(who: Caller, settings: AccessSettings, data_dir: Path) -> frozenset[Ta
     named = [role for role in ROLES if _names(who, getattr(settings, role))]
     if named:
         return frozenset().union(*(ROLES[role] for role in named))
+    if who.certificate is not None:
+        return frozenset()
     owner = data_dir.stat().st_uid if data_dir.exists() else None
     return ROLES["administrators"] if settings.owner_is_administrator and who.uid in (0, owner) else frozenset()
 
 
 def _names(who: Caller, members: Iterable[str]) -> bool:
+    if who.certificate is not None:
+        return not who.names.isdisjoint(members)
     return any(member == who.user or (member[:1] == "@" and member[1:] in who.groups) for member in members)
 
 

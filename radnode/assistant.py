@@ -28,6 +28,7 @@ from radnode.model import Analysis, PeerIdentity, StoreRequest, View
 from radnode.node import Node, user_name
 from radnode.observe import logger
 from radnode.part10 import read_file_meta
+from radnode.permission import admit
 from radnode.rules import CALLING_AE, Decision
 
 LOCAL = "127.0.0.1"
@@ -87,6 +88,7 @@ class RadiologistAssistant:
             syntax,
         )
         decision = rules.decide({**identity.attributes, CALLING_AE: title})
+        self._analyser.refresh()
         names = [name for name in decision.detect if not self._analyser.looks_at_series(name)]
         if not names:
             raise ConfigError("No rule names a detector of images for this one; see [[rules]] in the configuration.")
@@ -148,7 +150,7 @@ class RadiologistAssistant:
         Raises:
             RefusedError: the user of this process has no role that reads results (`[access]`).
         """
-        self._node.admit("results list")
+        admit(self._node, "results list")
         return self._node.results.listing(self._actor, self._node.pseudonyms.patient(issuer, patient_id))
 
     def access_logs(self, patient_id: str, issuer: str = "") -> list[dict[str, Any]]:
@@ -158,7 +160,7 @@ class RadiologistAssistant:
             AuditError: the trail is damaged; `radnode audit verify` says where.
             RefusedError: the user of this process has no role that reads the trail (`[access]`).
         """
-        self._node.admit("audit tail")
+        admit(self._node, "audit tail")
         patient = self._node.pseudonyms.patient(issuer, patient_id)
         self._node.record(events.TRAIL_READ, self._actor, patient=patient, command="access_logs")
         self._node.settle_trail()

@@ -19,6 +19,7 @@ from radnode.node import Node
 from radnode.pki import fingerprint
 from radnode.repository import Repository, backlog
 from radnode.settings import DestinationSettings, SyslogSettings
+from radnode.storage.key_copy import known_copies
 from radnode.trail import anchors_of
 
 EXPIRY_DAYS = 30
@@ -55,6 +56,7 @@ def examine(node: Node) -> Iterator[Finding]:
     if database.fit:
         yield _try("jobs", lambda: _jobs(node))
         yield _try("holds", lambda: _holds(node))
+        yield _try("key copies", lambda: _key_copies(node))
     for anchor in anchors_of(node):
         yield _try(f"anchor {anchor.name}", lambda anchor=anchor: _anchor(anchor))  # type: ignore[misc]
     syslog = node.settings.audit.syslog
@@ -244,17 +246,25 @@ def _holds(node: Node) -> str:
     return "none: images are accepted, analysed and delivered"
 
 
+def _key_copies(node: Node) -> str:
+    with reading(node.engine) as tx:
+        copies = known_copies(tx)
+    stale = [str(path) for path, is_current in copies.items() if not is_current]
+    if stale:
+        raise RadnodeError(f"{', '.join(stale)} is behind: bring it back and run `radnode purge`, which renews it.")
+    return f"{len(copies)}, up to date" if copies else "none: `radnode backup` makes one"
+
+
 def _models(node: Node) -> Iterator[Finding]:
-    from radnode.detect.catalogue import active  # noqa: PLC0415
     from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415
 
-    folder = node.settings.path(node.settings.detect.models)
     if find_spec("torch") is None:
         yield Finding("torch", True, "not installed: this machine can run every role but worker")
     for name in dict.fromkeys(name for rule in node.settings.rules for name in rule.detect):
 
         def look(name: str = name) -> str:
-            package = load_package(active(folder, name), load_trusted(folder))
+            catalogue = node.catalogue()
+            package = load_package(catalogue.active(name), load_trusted(catalogue.folder))
             return f"version {package.identity.version}, signed by {package.key_id}, complete"
 
         yield _try(f"model {name}", look)

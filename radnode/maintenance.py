@@ -1,4 +1,4 @@
-"""One purge at a time. The lock is the kernel's and dies with who holds it."""
+"""One purge, backup or restore at a time. The lock is the kernel's and dies with who holds it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 
 from radnode.errors import RadnodeError
 
+DRAFT = "backup.db"  # what a backup makes in the run folder, and a killed one leaves there, with study keys in it
+
 
 @contextmanager
 def alone(data_dir: Path) -> Iterator[None]:
-    """Keep other purges of a node out.
+    """Keep other purges and backups of a node out.
 
     Raises:
         RadnodeError: one is running.
@@ -25,7 +27,8 @@ def alone(data_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RadnodeError("A purge of this node is running; wait for its end.") from None
+            raise RadnodeError("A purge or a backup of this node is running; wait for its end.") from None
+        (folder / DRAFT).unlink(missing_ok=True)
         yield
     finally:
         os.close(lock)

@@ -6,7 +6,6 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
 import radnode
-from radnode.access import READING, caller, task_of, tasks
+from radnode.access import caller
 from radnode.audit import events
 from radnode.audit import log as audit_log
 from radnode.audit.checkpoint import Signer
@@ -28,7 +27,7 @@ from radnode.audit.events import Actor, AuditRecord, Event
 from radnode.audit.log import AuditLog
 from radnode.audit.sequencer import Sequencer
 from radnode.commitments import Commitments
-from radnode.errors import ConfigError, KeyUnavailable, RadnodeError, RefusedError
+from radnode.errors import ConfigError, KeyUnavailable
 from radnode.intake import Intake
 from radnode.jobs import destinations, schema
 from radnode.jobs.completion import Completion
@@ -57,6 +56,8 @@ if TYPE_CHECKING:
     from radnode.deliver.commitment import Reporter
     from radnode.deliver.promises import Promises
     from radnode.detect.analyser import Analyser
+    from radnode.detect.catalogue import Catalogue
+    from radnode.detect.lifecycle import Lifecycle
     from radnode.detect.loading import Loading
     from radnode.network.commitment import CommittingAssociation, ReportAssociation
 
@@ -71,7 +72,7 @@ class Node:
     def __init__(self, settings: Settings, place: Place | None = None, reason: str | None = None) -> None:
         self.settings = settings
         self.place = place or Place()
-        self._reason = reason  # why its user does what it does: sealed into every audit entry
+        self.reason = reason  # why its user does what it does: sealed into every audit entry
 
     @cached_property
     def engine(self) -> Engine:
@@ -116,7 +117,7 @@ class Node:
     def audit(self) -> AuditLog:
         """Writes audit records into open transactions."""
         key = read_key(self.key_folder / "audit.key")
-        return AuditLog(key) if self._reason is None else ReasonedLog(key, self._reason)
+        return AuditLog(key) if self.reason is None else ReasonedLog(key, self.reason)
 
     @cached_property
     def key_provider(self) -> KeyProvider:
@@ -187,27 +188,6 @@ class Node:
         record = AuditRecord(event, actor, patient=patient, study=study, instance=instance, detail=detail)
         with transaction(self.engine) as tx:
             self.audit.record(tx, record)
-
-    def admit(self, command: str, *, break_glass: bool = False) -> None:
-        """See that the caller may use a command; in an emergency, reading needs no role, and is an alert of the trail.
-
-        Raises:
-            RefusedError: they may not; the refusal is audited.
-            ConfigError: a reason is needed and was not given.
-        """
-        task, who = task_of(command), caller()
-        if task is None:
-            return
-        may = task in tasks(who, self.settings.access, self.settings.data_dir)
-        if self._reason is None and (self.settings.access.require_reason or break_glass):
-            raise ConfigError(f"`radnode {command}` needs a reason here: --reason TEXT.")
-        if not may and break_glass and task in READING:
-            self.record(events.GLASS_BROKEN, Actor(user=who.user), command=command)
-        elif not may:
-            with contextlib.suppress(RadnodeError):  # refused it is, whether or not it can be written down
-                self.record(events.ACCESS_REFUSED, Actor(user=who.user), command=command)
-                self.settle_trail()
-            raise RefusedError(f"{who.user} has no role to {task.value}; ask an administrator to change [access].")
 
     def compose(
         self, header: Dataset, analysis: Analysis, received: float, predecessors: Sequence[Dataset] = ()
@@ -295,13 +275,29 @@ class Node:
 
         detect = self.settings.detect
         return Analyser(
-            self.settings.path(detect.models),
+            self.catalogue(),
             DecoderChild(detect.decode_seconds),
             device=detect.device,
             threads=detect.threads,
+            precision=detect.precision,
             refused=self._model_refused,
+            ready=lambda model: logger().info("model_loaded", model=model),
             loading=loading,
         )
+
+    def catalogue(self) -> Catalogue:
+        """Make what knows the model packages and which of them are active."""
+        from radnode.detect.catalogue import Catalogue  # noqa: PLC0415
+
+        return Catalogue(self.settings.path(self.settings.detect.models), self.engine)
+
+    def lifecycle(self, actor: Actor) -> Lifecycle:
+        """Make what adds, activates and rolls back models on behalf of somebody."""
+        from radnode.detect.lifecycle import Lifecycle  # noqa: PLC0415
+        from radnode.detect.trial import try_package  # noqa: PLC0415
+
+        folder = self.settings.path(self.settings.detect.models)
+        return Lifecycle(self.stores, folder, actor, lambda path: try_package(path, folder, self.settings.detect))
 
     def analysable(self) -> frozenset[str] | None:
         """Return the SOP classes that the detectors of the rules accept; None where the policy does not ask.
@@ -312,12 +308,12 @@ class Node:
         """
         if self.settings.network.unanalysable != "refuse":
             return None
-        from radnode.detect.catalogue import active  # noqa: PLC0415 (neither imports torch)
-        from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415
+        from radnode.detect.package import load_package, load_trusted  # noqa: PLC0415 (imports no torch)
 
-        folder = self.settings.path(self.settings.detect.models)
+        catalogue = self.catalogue()
         names = dict.fromkeys(name for rule in self.settings.rules for name in rule.detect)
-        packages = [load_package(active(folder, name), load_trusted(folder)) for name in names]
+        trusted = load_trusted(catalogue.folder)
+        packages = [load_package(catalogue.active(name), trusted) for name in names]
         return frozenset(uid for package in packages for uid in package.manifest.accepts.sop_classes)
 
     def _model_refused(self, model: str, sentence: str) -> None:

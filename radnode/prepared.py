@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Insert, Select
+from sqlalchemy import Insert, Select, Update
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
@@ -28,15 +28,18 @@ class OpenTransaction(Protocol):
 
 
 class Prepared:
-    """One INSERT of the named columns, or one SELECT; values go to the driver as they are, no default is filled in."""
+    """One INSERT or UPDATE of the named columns, or one SELECT.
 
-    def __init__(self, statement: Insert | Select[Any], columns: Sequence[str]) -> None:
+    Values, and those of its `bindparam`s, go to the driver as they are; no default is filled in.
+    """
+
+    def __init__(self, statement: Insert | Update | Select[Any], columns: Sequence[str]) -> None:
         self._statement = statement
         self._columns = list(columns)
         self._compiled: tuple[Dialect, str, list[str] | None] | None = None
 
     def run(self, tx: OpenTransaction, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Insert the rows, in their order, in the open transaction; return how many were new.
+        """Run it with each of these rows, in their order, in the open transaction; return how many were new or changed.
 
         Raises:
             SQLAlchemyError: the database did not take them.

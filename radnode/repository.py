@@ -8,6 +8,8 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from radnode.audit import atna, events, read
@@ -136,9 +138,15 @@ def backlog(node: Node) -> Backlog:
     sent, last = read_cursor(node.audit_folder), end_of_trail(node.audit_folder)[0]
     if last <= sent:
         return Backlog(0, 0.0)
-    try:
-        entry = read.entry(node.audit_folder, sent + 1)
-    except NotFoundError:  # purged before it was sent
-        entry = json.loads(next(node.audit_folder.glob("trail-*")).open("rb").readline())
-    since = datetime.fromisoformat(entry["timestamp"])
+    since = _written(node.audit_folder, sent + 1)
     return Backlog(last - sent, max(0.0, (datetime.now(UTC) - since).total_seconds()))
+
+
+@lru_cache(maxsize=1)  # it takes reading a segment, and the same entry is asked for as long as the repository is away
+def _written(folder: Path, seq: int) -> datetime:
+    """Return when an entry was written, or the oldest that is there where it was purged before it was sent."""
+    try:
+        entry = read.entry(folder, seq)
+    except NotFoundError:
+        entry = json.loads(min(folder.glob("trail-*")).open("rb").readline())
+    return datetime.fromisoformat(entry["timestamp"])

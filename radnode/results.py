@@ -33,6 +33,7 @@ from radnode.jobs.index import (
     secondary_of,
 )
 from radnode.jobs.register import JobRow
+from radnode.jobs.scores import count_score
 from radnode.jobs.sendings import find_sending
 from radnode.model import Analysis, Code, Finding, JobKind, JobState, Outcome, Region
 from radnode.rules import Decision
@@ -120,7 +121,7 @@ class Results:
             if find_result(tx, identifier) is not None:
                 return None
         created = self._stores.clock()
-        document = {"id": identifier, "created": created, **_analysis(analysis)}
+        document = {"id": identifier, "created": created, **analysis_document(analysis)}
         document["source"] = {key: source[key] for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
         if images:
             document["source"]["images"] = list(images)
@@ -167,6 +168,8 @@ class Results:
                 continue
             add_result(tx, result.row)
             add_secondary(tx, result.secondary)
+            if result.analysis.score is not None:
+                count_score(tx, result.row.model, result.analysis.score, result.row.created)
             for destination in decision.deliver:
                 subjects = [result.row.result, *self._wanted(result.secondary, destination)]
                 self._stores.queue.add_all(tx, JobKind.DELIVER, subjects, destination, decision.priority)
@@ -300,7 +303,7 @@ def _delivery(job: JobRow, is_sent: bool) -> str:
     return "sent" if is_sent and job.state is JobState.READY else DELIVERY[job.state]
 
 
-def _analysis(analysis: Analysis) -> Document:
+def analysis_document(analysis: Analysis) -> Document:
     """Return an analysis as the document that `results show --json` prints."""
     model = analysis.model
     return {

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 Role = Callable[["Node", threading.Event], None]
 PATIENCE_SECONDS = 2.0  # how long a role sleeps when nobody rings
 STANDBY_SECONDS = 0.5  # how often a second sequencer asks for the lock
+WORKER_NICE = 5  # steps behind the listeners: a modality waits for its answer, an analysis for its turn
 PAUSE_SECONDS = 1.0  # after trouble of this node's own (database, disk)
 
 
@@ -230,21 +231,24 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
 
 def worker(node: Node, stop: threading.Event) -> None:
     """Analyse what was received."""
-    from radnode.detect.loading import Loading  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.behind import Behind  # noqa: PLC0415 (this and what follows: the one role with torch)
+    from radnode.detect.drift import DriftWatch  # noqa: PLC0415
+    from radnode.detect.loading import Loading  # noqa: PLC0415
     from radnode.detect.series_worker import SeriesTouch, SeriesWorker  # noqa: PLC0415
+    from radnode.detect.shadows import Shadows  # noqa: PLC0415
     from radnode.detect.worker import Worker  # noqa: PLC0415
 
     if node.rules.detectors and find_spec("torch") is None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
     run = node.settings.data_dir / "run"
+    os.nice(WORKER_NICE)
     analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
     analyser.start()
     if node.rules.detectors:
         node.warm_reports()
     for name in node.rules.detectors:
-        loaded = analyser.load(name)
-        if loaded is not None:
-            logger().info("model_loaded", model=f"{name} {loaded.detector.identity.version}")
+        analyser.load(name)
+    drifting = DriftWatch(node.engine, analyser, node.rules.detectors, logger())
     this = owner("worker")
     parts = _Parts(
         results=node.results,
@@ -256,9 +260,24 @@ def worker(node: Node, stop: threading.Event) -> None:
         log=logger(),
         illustrate=node.compose_secondary,
     )
-    work = Worker(node.stores, compose=node.compose, whole_series=SeriesTouch(analyser, node.completion), **parts)
+    detect, actor = node.settings.detect, node.actor()
+    beside = Shadows(node.stores, analyser, actor, logger(), detect.timeout_seconds)
+    beside_series = Shadows(node.stores, analyser, actor, logger(), detect.series_seconds)
+    work = Worker(
+        node.stores,
+        compose=node.compose,
+        whole_series=SeriesTouch(analyser, node.completion),
+        shadows=beside,
+        behind=Behind(),
+        **parts,
+    )
     series = SeriesWorker(
-        node.stores, compose=node.compose_series, completion=node.completion, stopping=stop.is_set, **parts
+        node.stores,
+        compose=node.compose_series,
+        completion=node.completion,
+        stopping=stop.is_set,
+        shadows=beside_series,
+        **parts,
     )
     with Sleeper(node.settings.data_dir / "run", "worker") as sleeper:
         logger().info("ready")
@@ -266,8 +285,11 @@ def worker(node: Node, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 if interrupted:
+                    work.settle()
                     node.queue.release(this, counted=False)
                     interrupted = False
+                analyser.refresh()
+                drifting.look()
                 if work.step() + series.step():
                     continue
                 due = min(filter(None, (node.queue.next_due(JobKind.ANALYSE), series.next_due())), default=None)
@@ -277,6 +299,10 @@ def worker(node: Node, stop: threading.Event) -> None:
                 stop.wait(PAUSE_SECONDS)
                 continue
             sleeper.sleep(PATIENCE_SECONDS if due is None else min(PATIENCE_SECONDS, due - time.time()))
+        try:
+            work.settle()
+        except RadnodeError as error:  # its jobs are given back by the supervisor, or by the next start
+            logger().error("step_failed", **describe(error))
 
 
 def deliver(node: Node, stop: threading.Event) -> None:
@@ -347,6 +373,7 @@ def sequencer(node: Node, stop: threading.Event) -> None:
     while not trail.acquire(blocking=False):
         if stop.wait(STANDBY_SECONDS):
             return
+    served = _metrics(node)
     node.record(events.RECORDING_STARTED, node.actor(), pid=os.getpid())
     logger().info("ready", count=trail.size)
     syslog, finished = node.settings.audit.syslog, threading.Event()
@@ -364,6 +391,17 @@ def sequencer(node: Node, stop: threading.Event) -> None:
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     trail.release()
+    served.close()
+
+
+def _metrics(node: Node) -> contextlib.ExitStack:
+    """Serve metrics where a port is set, until what is returned is closed; raises as `MetricsServer`."""
+    served = contextlib.ExitStack()
+    if node.settings.metrics.port:
+        from radnode.metrics import MetricsServer  # noqa: PLC0415 (few nodes serve any)
+
+        served.enter_context(MetricsServer(node))
+    return served
 
 
 ROLES: Mapping[str, Role] = {"intake": intake, "worker": worker, "deliver": deliver, "sequencer": sequencer}

@@ -39,10 +39,18 @@ def _fingerprint(value: str) -> str:
     return digits
 
 
+def _member(value: str) -> str:
+    """Return a member of a role as `radnode.access` compares it: a certificate as its fingerprint or a name it has."""
+    kind, _, name = value.partition(":")
+    return f"sha256:{_fingerprint(name)}" if kind == "sha256" else value.lower() if kind == "san" else value
+
+
 AETitle = Annotated[str, AfterValidator(ae_title)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+Members = tuple[Annotated[str, AfterValidator(_member)], ...]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+Precision = Literal["float32", "bfloat16", "auto"]
 SecondaryKind = Literal["sc", "gsps", "kos", "seg"]
 SECONDARY_KINDS: tuple[SecondaryKind, ...] = get_args(SecondaryKind)
 
@@ -183,12 +191,12 @@ class KeysSettings(_Section):
 
 
 class AccessSettings(_Section):
-    """Who may use which commands: users of the operating system, and groups as "@group"; see `radnode.access`."""
+    """Who may use which commands: users, "@group", "sha256:..." and "san:..." of certificates; see `radnode.access`."""
 
-    administrators: tuple[str, ...] = ()
-    operators: tuple[str, ...] = ()
-    readers: tuple[str, ...] = ()
-    auditors: tuple[str, ...] = ()
+    administrators: Members = ()
+    operators: Members = ()
+    readers: Members = ()
+    auditors: Members = ()
     owner_is_administrator: bool = True
     require_reason: bool = False
 
@@ -255,6 +263,7 @@ class DetectSettings(_Section):
 
     models: Path = Path("models")
     device: str = "auto"
+    precision: Precision = "float32"
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=8, ge=1)
     load_seconds: Seconds = 120.0
@@ -297,6 +306,13 @@ class DeliverSettings(_Section):
     commitment_seconds: Seconds = 3600.0
 
 
+class MetricsSettings(_Section):
+    """Where numbers for a monitoring system are served (HTTP, `radnode.metrics`); port 0: nowhere."""
+
+    bind: str = "127.0.0.1"
+    port: Port = 0
+
+
 class Settings(BaseSettings):
     """The whole configuration of one node."""
 
@@ -325,6 +341,7 @@ class Settings(BaseSettings):
     completion: CompletionSettings = CompletionSettings()
     report: ReportSettings = ReportSettings()
     deliver: DeliverSettings = DeliverSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
     def settings_customise_sources(

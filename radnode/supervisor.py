@@ -194,7 +194,10 @@ class Supervisor:
         children = self._children.values()
         self._end([child for child in children if child.seat.role != "sequencer"], seconds)
         self._say_stopped()
-        self._end([child for child in children if child.seat.role == "sequencer"], seconds)
+        sequencers = [child for child in children if child.seat.role == "sequencer"]
+        self._end(sequencers, seconds)
+        if all(child.process.returncode for child in sequencers):
+            self._close_trail()
         self._log.info("stopped")
 
     def _end(self, children: Sequence[_Child], seconds: float) -> None:
@@ -210,6 +213,16 @@ class Supervisor:
                 child.process.wait()
                 self._log.warning("drain_cut_short", rule=child.seat.role, pid=child.process.pid)
             _close(child.process)
+
+    def _close_trail(self) -> None:
+        """Bring the trail to its end where the sequencer is dead and was not started again, or did not come so far."""
+        try:
+            trail = self._node.sequencer()
+            if trail.acquire(blocking=False):  # else another supervisor's sequencer goes on
+                self._node.record(events.RECORDING_STOPPED, self._node.actor(), pid=os.getpid())
+                trail.close()
+        except RadnodeError as error:  # the next sequencer writes what is left
+            self._log.error("audit_failed", **describe(error))
 
     def _say_stopped(self) -> None:
         try:

@@ -251,4 +251,6 @@ def _who(entry: Entry) -> str:
         return f"{title} at {address}" if title else str(address)
     if title:
         return f"{title} (this node)"
+    if user and actor["certificate"]:
+        return f"{user} with the certificate {actor['certificate'][:16]}"
     return str(user or "unknown")

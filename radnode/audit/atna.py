@@ -100,6 +100,8 @@ def _participant(
     attributes = {"UserID": _clean(actor["user"] or actor["ae"] or actor["address"] or "unknown")}
     if actor["ae"]:
         attributes["AlternativeUserID"] = _clean(f"AETITLES={actor['ae']}")
+    elif actor["user"] and actor.get("certificate"):  # with which a person has come
+        attributes["AlternativeUserID"] = f"CERTIFICATE_SHA256={actor['certificate']}"
     attributes["UserIsRequestor"] = "true" if requestor else "false"
     if actor["address"]:
         attributes |= {"NetworkAccessPointID": actor["address"], "NetworkAccessPointTypeCode": "2"}

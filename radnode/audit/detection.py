@@ -42,7 +42,7 @@ class Detector:
         """Yield what an entry makes suspicious; entries come in their order, once each."""
         name, actor = str(entry["event"]).partition(" ")[2], Actor(**entry["actor"])
         moment = datetime.fromisoformat(entry["timestamp"])
-        who, settings = actor.address or actor.user or actor.ae or "", self._settings
+        who, settings = actor.address or actor.certificate or actor.user or actor.ae or "", self._settings
         now = moment.timestamp()
         found: list[tuple[str, int]] = []
         seq = str(entry["seq"])

@@ -114,8 +114,8 @@ DETAIL_KEYS: Final = frozenset(
         "ae_title",  # what a refused peer claimed, escaped to printable ASCII
         "attempt",
         "bytes",
-        # what an operator did: added, activated, rolled_back, retried, discarded, paused, resumed, rotated, rewrapping,
-        # rewrapped, retired;
+        # what an operator did: added, activated, rolled_back, shadowed, unshadowed, removed, trusted, distrusted,
+        # retried, discarded, paused, resumed, repeated, rotated, rewrapping, rewrapped, retired, copy_forgotten;
         "change",  # what the node did: refusing_images, accepting_images; of a file: unusable
         "command",
         "count",

@@ -12,6 +12,7 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from radnode.audit.accounts import Account, Table
+from radnode.print_font import NAME, glyphs, shown
 
 WIDTH = 100  # characters of a paragraph of text
 
@@ -71,11 +72,12 @@ def pdf(account: Account, made: str) -> bytes:
     from reportlab.lib.units import mm  # noqa: PLC0415
     from reportlab.platypus import CondPageBreak, LongTable, Paragraph, SimpleDocTemplate, Spacer, TableStyle  # noqa: PLC0415
 
-    body = ParagraphStyle("body", fontName="Helvetica", fontSize=8.5, leading=11)
+    glyphs()
+    body = ParagraphStyle("body", fontName=NAME, fontSize=8.5, leading=11)
     small = ParagraphStyle("small", body, textColor=colors.HexColor("#555555"))
-    head = ParagraphStyle("head", body, fontName="Helvetica-Bold", textColor=colors.white)
-    title = ParagraphStyle("title", body, fontName="Helvetica-Bold", fontSize=17, leading=22)
-    section = ParagraphStyle("section", body, fontName="Helvetica-Bold", fontSize=11, leading=15)
+    head = ParagraphStyle("head", body, fontName=NAME, textColor=colors.white)
+    title = ParagraphStyle("title", body, fontName=NAME, fontSize=17, leading=22)
+    section = ParagraphStyle("section", body, fontName=NAME, fontSize=11, leading=15)
     section.spaceBefore, section.spaceAfter = 10, 4
     stream = io.BytesIO()
     margin = 15 * mm
@@ -90,8 +92,7 @@ def pdf(account: Account, made: str) -> bytes:
     width = landscape(A4)[0] - 2 * margin - 12  # what reportlab's frames keep free, in points
 
     def cell(value: str, style: ParagraphStyle = body) -> Paragraph:
-        shown = _printable(value).encode("cp1252", "backslashreplace").decode("cp1252")
-        return Paragraph(escape(shown), style)
+        return Paragraph(escape("".join(shown(_printable(value)))), style)
 
     def grid(table: Table) -> LongTable:
         rows = [[cell(name, head) for name in table.columns], *([cell(value) for value in row] for row in table.rows)]
@@ -115,7 +116,7 @@ def pdf(account: Account, made: str) -> bytes:
         return made_of
 
     def footer(canvas: object, document: SimpleDocTemplate) -> None:
-        canvas.setFont("Helvetica", 7.5)  # type: ignore[attr-defined]
+        canvas.setFont(NAME, 7.5)  # type: ignore[attr-defined]
         canvas.drawString(margin, 9 * mm, f"{account.title}, {account.basis}")  # type: ignore[attr-defined]
         canvas.drawRightString(landscape(A4)[0] - margin, 9 * mm, f"Page {document.page}")  # type: ignore[attr-defined]
 

@@ -22,6 +22,7 @@ _MODULES = {
     "audit": "radnode.cli.audit",
     "keys": "radnode.cli.keys",
     "purge": "radnode.cli.purge",
+    **dict.fromkeys(("backup", "restore"), "radnode.cli.backup"),
     "conformance": "radnode.cli.conformance",
 }
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 MAX_REASON = 400  # characters
-_REASON, _BREAK_GLASS = "radnode.reason", "radnode.break_glass"
+MAX_KEY = 65536  # bytes
+_REASON, _BREAK_GLASS, _HELD, _ACTOR = "radnode.reason", "radnode.break_glass", "radnode.held", "radnode.actor"
 
 
 class AETitleParam(click.ParamType[str]):
@@ -51,10 +52,12 @@ def open_node(config: Path | None) -> Node:
         RefusedError: the caller may not use the command that runs.
     """
     from radnode.node import Node  # noqa: PLC0415 (echo and send need none)
+    from radnode.permission import admit  # noqa: PLC0415
 
     context = click.get_current_context()
     node = Node(load_settings(find_config(config)), reason=context.meta.get(_REASON))
-    node.admit(_command(context), break_glass=context.meta.get(_BREAK_GLASS, False))
+    glass, held = context.meta.get(_BREAK_GLASS, False), context.meta.get(_HELD)
+    context.meta[_ACTOR] = admit(node, _command(context), break_glass=glass, held=held)
     return node
 
 
@@ -74,7 +77,16 @@ def accountable(command: Callable[..., None]) -> Callable[..., None]:
         callback=_keep(_BREAK_GLASS, bool),
         help="In an emergency: read without a role. Needs --reason, and is an alert of the trail.",
     )
-    return reason(glass(command))
+    holder = click.option(
+        "--with-certificate",
+        "holder",
+        type=(click.Path(path_type=Path, dir_okay=False), click.File("rb")),
+        expose_value=False,
+        callback=_keep(_HELD, _read_pair),
+        metavar="CERT KEY",
+        help="Act as the holder of this certificate, with its roles; KEY may be - for standard input.",
+    )
+    return reason(glass(holder(command)))
 
 
 def _keep(name: str, check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -92,6 +104,10 @@ def _checked_reason(value: str) -> str:
     return reason
 
 
+def _read_pair(value: tuple[Path, BinaryIO]) -> tuple[Path, bytes]:
+    return value[0], value[1].read(MAX_KEY)
+
+
 def _command(context: click.Context) -> str:
     """Return the words of the command that runs, without the program's name."""
     words: list[str] = []
@@ -103,11 +119,9 @@ def _command(context: click.Context) -> str:
 
 
 def user() -> Actor:
-    """Return who runs the command."""
-    from radnode.audit.events import Actor  # noqa: PLC0415
-    from radnode.node import user_name  # noqa: PLC0415
-
-    return Actor(user=user_name())
+    """Return who runs the command, as `open_node` has found."""
+    actor: Actor = click.get_current_context().meta[_ACTOR]
+    return actor
 
 
 def print_json(value: object) -> None:

@@ -1,4 +1,4 @@
-"""jobs list, show, retry, discard, pause, resume."""
+"""jobs list, show, retry, repeat, discard, pause, resume."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from radnode.jobs.destinations import dead_letters, out_of_reach, waiting_jobs
 from radnode.jobs.holds import STAGES, Hold, held, hold, let_go
 from radnode.jobs.index import find_instance, find_result
 from radnode.jobs.register import JobRow
+from radnode.jobs.repeats import analysis_of, results_of
 from radnode.jobs.sendings import drop_sending
 from radnode.jobs.series import find_series
 from radnode.model import JobKind, JobState
@@ -134,6 +135,37 @@ def retry(job: int | None, destination: str | None, everything: bool, config: Pa
     for lost in node.unaddressed():
         if lost.name in {row.destination for row in rows}:
             click.echo(f"The configuration does not name {lost.name}: they wait until it does.", err=True)
+
+
+@jobs.command()
+@click.argument("results", metavar="RESULT...", nargs=-1)
+@click.option("--model", metavar="'NAME VERSION'", help="All results that this version of a detector made.")
+@config_option
+@accountable
+def repeat(results: Sequence[str], model: str | None, config: Path | None) -> None:
+    """Have the images of results, or their series, analysed again, by the detectors that the rules name now.
+
+    They wait their turn, behind what is urgent. A version of a detector that has not seen an image makes a new report,
+    which names the one before it; one that has makes the same report, and nothing goes out twice.
+    """
+    if bool(results) == (model is not None):
+        raise click.UsageError("Name results, or a --model.")
+    node = open_node(config)
+    with reading(node.engine) as tx:
+        named = results_of(tx, model) if model is not None else results
+        analyses = list(dict.fromkeys(analysis_of(tx, result) for result in named))
+    count = 0
+    for start in range(0, len(analyses), _AT_ONCE):
+        with transaction(node.engine) as tx:
+            for kind, subject in analyses[start : start + _AT_ONCE]:
+                if (row := node.queue.repeat(tx, kind, subject)) is not None:
+                    _record(node, tx, row, "repeated")
+                    count += 1
+    node.bell.ring("worker")
+    node.settle_trail()
+    waiting = len(analyses) - count
+    due = "1 analysis is due again" if count == 1 else f"{count} analyses are due again"
+    click.echo(due + (f", {waiting} still to be done anyway." if waiting else "."))
 
 
 @jobs.command()

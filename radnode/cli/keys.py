@@ -1,16 +1,21 @@
-"""keys list, rotate, retire."""
+"""keys list, rotate, retire, forget."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from radnode.audit import events
+from radnode.audit.events import AuditRecord
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, print_table, user
+from radnode.errors import NotFoundError, RadnodeError
+from radnode.jobs.database import reading, transaction
 from radnode.keyring import Keyring
 from radnode.node import Node
+from radnode.storage.key_copy import forget_copy, known_copies, renew_copies
 
 
 @click.group()
@@ -45,9 +50,15 @@ def rotate(always_new: bool, config: Path | None) -> None:
     """
     node = open_node(config)
     done = _keyring(node).rotate(user(), always_new=always_new)
+    with transaction(node.engine) as tx:
+        behind = renew_copies(tx, node.stores.clock())
     node.settle_trail()
     made = "a new key, is current" if done.is_new else "is current"
     click.echo(f"{done.key} {made}; {done.wrapped} study keys were wrapped under it anew.")
+    for error in behind:
+        click.echo(f"radnode: {error}", err=True)
+    if behind:
+        sys.exit(1)
 
 
 @keys.command()
@@ -57,12 +68,36 @@ def rotate(always_new: bool, config: Path | None) -> None:
 def retire(key: str, config: Path | None) -> None:
     """Destroy a key under which nothing is wrapped any more.
 
-    Copies of the database from before the rotation that wrapped everything anew can then no longer be read.
+    Copies of the database from before the rotation that wrapped everything anew can then no longer be read. A key copy
+    that the rotation did not reach keeps the key: it would be of no use to a restore.
     """
     node = open_node(config)
+    with reading(node.engine) as tx:
+        behind = [str(path) for path, is_current in known_copies(tx).items() if not is_current]
+    if behind:
+        raise RadnodeError(
+            f"{', '.join(behind)} may need {key}: bring it back and run `radnode purge`, which renews it, or say that "
+            "it was destroyed with `radnode keys forget`."
+        )
     gone = _keyring(node).retire(key, user())
     node.settle_trail()
     click.echo(f"{key} is retired" + ("." if gone else "; remove it where the provider takes it from."))
+
+
+@keys.command()
+@click.argument("copy", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@config_option
+@accountable
+def forget(copy: Path, config: Path | None) -> None:
+    """Say that a key copy (see `radnode backup`) was destroyed, so that purges look for it no more."""
+    node = open_node(config)
+    with transaction(node.engine) as tx:
+        if not forget_copy(tx, copy.resolve()):
+            raise NotFoundError(f"No key copy is known at {copy.resolve()}.")
+        detail: dict[str, str | int] = {"change": "copy_forgotten"}
+        node.audit.record(tx, AuditRecord(events.KEY_CHANGED, user(), detail=detail))
+    node.settle_trail()
+    click.echo(f"{copy.resolve()} is no longer looked for.")
 
 
 def _keyring(node: Node) -> Keyring:

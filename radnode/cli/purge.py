@@ -11,9 +11,11 @@ import click
 
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
 from radnode.errors import RadnodeError
+from radnode.jobs.database import transaction
 from radnode.maintenance import alone
 from radnode.node import Node
 from radnode.purge import Purge, Purged
+from radnode.storage.key_copy import renew_copies
 
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 
@@ -31,10 +33,10 @@ def purge(
 ) -> None:
     """Destroy studies for good: by retention (storage.retention_days), or those that are named.
 
-    The key of a study is destroyed, and with it every copy of its objects; then its rows and its room are given back.
-    Copies of the database from before keep the wrapped key: rotate and retire the key-encryption key to make them
-    unreadable. What is in the audit trail stays. Safe while the node runs. A purge that was cut short is finished by
-    the next.
+    The key of a study is destroyed, and with it every copy of its objects, those in backups too; then its rows and its
+    room are given back. Copies of the database made by hand keep the wrapped key: rotate and retire the key-encryption
+    key to make them unreadable. What is in the audit trail stays. Safe while the node runs. A purge that was cut short
+    is finished by the next.
     """
     if wanted is not None and patient is not None:
         raise click.UsageError("Name a --study or a --patient.")
@@ -60,6 +62,8 @@ def purge(
         if days and cause == "retention":
             work.forget_commitments(days)
         room = work.reclaim()
+        with transaction(node.engine) as tx:
+            failed += renew_copies(tx, node.stores.clock())
     node.settle_trail()
     _tell(as_json, gone, "purged")
     if not as_json:

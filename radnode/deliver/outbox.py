@@ -219,18 +219,20 @@ class Courier:
         """Commit the ends of deliveries with their audit entries, say so in the log, and forget them."""
         if not answers:
             return
-        lost = set()
+        entries = [self._stores.audit.compose(self._record(answer)) for answer in answers]  # others cannot write below
+        lost, ended = set(), []
         with transaction(self._stores.engine) as tx:
-            for answer in answers:
+            for answer, entry in zip(answers, entries, strict=True):
                 try:
                     if answer.error is None:
                         self._stores.queue.finish(tx, answer.lease)
                     else:
                         self._stores.queue.bury(tx, answer.lease, str(answer.error))
+                    ended.append(entry)
                 except StaleLease:  # changed nothing; another courier has it
                     lost.add(answer.lease.job_id)
-                    continue
-                self._stores.audit.record(tx, self._record(answer))
+            if ended:
+                self._stores.audit.append(tx, ended)
             reach("delivery-uncommitted")
         reach("delivery-committed")
         for answer in answers:

@@ -50,8 +50,13 @@ class CommittingPeer(Protocol):
     def ask(self, request: CommitmentRequest) -> None:
         """Return once the destination has accepted a request; DeliveryError when it has not."""
 
-    def await_report(self, seconds: float, take: Callable[[CommitmentReport], object]) -> bool:
-        """Say whether the destination reports on this association within so many seconds; `take` comes before 0000."""
+    def await_report(
+        self, seconds: float, take: Callable[[CommitmentReport], object], is_settled: Callable[[], bool]
+    ) -> bool:
+        """Say whether the destination reports on this association within so many seconds; `take` comes before 0000.
+
+        Once `is_settled` says that it has reported elsewhere, no report is waited for.
+        """
 
 
 class Promises:
@@ -112,7 +117,8 @@ class Promises:
         reach("asked-given-back")
         self._log.info("commitment_asked", count=len(leases))
         if self._in_vain[again] < SILENT_LINGERS:
-            heard = peer.await_report(self._settings.timeout_seconds if again else LINGER_SECONDS, self.reported)
+            seconds = self._settings.timeout_seconds if again else LINGER_SECONDS
+            heard = peer.await_report(seconds, self.reported, lambda: not any(map(self._is_promised, leases)))
             self._in_vain[again] = 0 if heard else self._in_vain[again] + 1
 
     def reported(self, report: CommitmentReport) -> int:
@@ -155,6 +161,11 @@ class Promises:
         drop_sending(tx, row.kind, row.subject, row.destination)
         self._stores.queue.reopen(tx, row.kind, row.subject, row.destination, self._pause, sentence)
         self._record(tx, row.kind, row.subject, events.DELIVERY_FAILED, reason=sentence)
+
+    def _is_promised(self, lease: Lease) -> bool:
+        """Say whether a delivery still waits for the destination's answer."""
+        with reading(self._stores.engine) as tx:
+            return find_sending(tx, lease.kind, lease.subject, self._destination.name) is not None
 
     def _count(self, leases: Sequence[Lease]) -> bool:
         """Say that a batch was asked for, and give its jobs back until the answer is overdue; True: not at first."""

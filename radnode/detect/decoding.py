@@ -26,6 +26,11 @@ START_SECONDS = 60.0
 ALARM_SECONDS = 2.0  # after the time-out, by when the parent would have killed the child
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment of an interpreter that finds modules where this one finds them."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+
+
 class DecoderChild:
     """One child process, started at the first call and again after a crash or a time-out. One caller at a time.
 
@@ -122,14 +127,14 @@ class DecoderChild:
         return self._pipe
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
-        """Start the child's interpreter; it finds modules where this one finds them."""
+        """Start the child's interpreter."""
         limits = str(self._memory), str(self._timeout + ALARM_SECONDS)
         return subprocess.Popen(  # noqa: S603 (our own module)
             [sys.executable, "-P", "-m", "radnode.detect.decoder", str(descriptor), *limits, self._decode],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # what a codec prints may hold patient data
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+            env=child_environment(),
             pass_fds=[descriptor],
         )
 

@@ -1,16 +1,19 @@
-"""One warm model: images in, analyses out. Only this module, `series_detector` and `program` use torch."""
+"""One warm model: images in, analyses out. Only this module, `series_detector`, `program` and `readings` use torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from radnode.detect.pixels import FloatImage, Geometry, PixelImage, prepare
+from radnode.detect.precision import choose
 from radnode.detect.program import place_program
+from radnode.detect.readings import read_output
 from radnode.detect.regions import HeatBox, boxes, peak
 from radnode.errors import DetectionError, PackageError
 from radnode.model import Analysis, Finding, Outcome, Reason, Region
@@ -18,39 +21,63 @@ from radnode.model import Analysis, Finding, Outcome, Reason, Region
 if TYPE_CHECKING:
     from radnode.detect.manifest import OutputSpec
     from radnode.detect.package import Package
+    from radnode.settings import Precision
 
 MAX_BATCH = 64  # what programs are exported for
 
 Answer = Analysis | DetectionError
+# float32 (N, channels, size, size) to float32 logits (N,) and heat logits (N, R, C), an empty map where there is none.
 Forward = Callable[[FloatImage], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+_NO_MAP = (0, 0)
 
 
 class Detector:
     """A package whose weights are loaded once.
 
-    `device` is "auto" (CUDA when there), "cpu" or "cuda"; `threads` bounds torch's intra-op threads.
+    `device` is "auto" (CUDA when there), "cpu" or "cuda"; `threads` bounds torch's intra-op threads; `precision` is
+    that of `radnode.detect.precision`, and what is not float32 stands among the parameters of a report.
 
     Raises:
         PackageError: the weights do not load, or do not answer a blank image with usable numbers.
     """
 
-    def __init__(self, package: Package, device: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, package: Package, device: str = "auto", threads: int = 1, precision: Precision = "float32"
+    ) -> None:
         if package.manifest.input is None:
             raise PackageError(f"The model {package.identity.name} looks at whole series, not at images.")
         self.identity = package.identity
         self.target = package.target
         self._input = package.manifest.input
         self._output = package.manifest.output
-        self._forward = _forward(package, device, threads)
-        size = self._input.size
-        logits, heats = self._forward(np.zeros((2, 3, size, size), dtype=np.float32))
-        if logits.shape != (2,) or heats.ndim != 3 or len(heats) != 2:
-            raise PackageError(f"The model {self.identity.name} does not give image logits (N,) and heat (N, R, C).")
+        self._forward, is_half = _forward(package, device, threads, precision)
+        if is_half:
+            self.identity = replace(self.identity, parameters=(*self.identity.parameters, "computed in bfloat16"))
+        self._check(np.zeros((2, len(self._input.mean), self._input.size, self._input.size), dtype=np.float32))
 
     @property
     def input_size(self) -> int:
         """Rows and columns of the network's input."""
         return self._input.size
+
+    def _check(self, blank: FloatImage) -> None:
+        """See that the network answers as its form says.
+
+        Raises:
+            PackageError: it does not.
+        """
+        try:
+            logits, heats = self._forward(blank)
+            fits = logits.shape == (len(blank),) and heats.ndim == 3 and len(heats) == len(blank)
+        except Exception as error:  # a model is foreign code: whatever it raises, it is not usable
+            raise PackageError(f"{self._unusable()} ({type(error).__name__} at a blank image).") from error
+        if not fits or (heats.shape[1:] == _NO_MAP) != (self._output.form == "classes"):
+            raise PackageError(f"{self._unusable()}.")
+
+    def _unusable(self) -> str:
+        gives = {"score_and_map": "image logits (N,) and heat (N, R, C)", "classes": "(N, K)", "map": "(N, K, R, C)"}
+        channel = "" if self._output.form == "score_and_map" else f" with a channel {self._output.channel}"
+        return f"The model {self.identity.name} does not give {gives[self._output.form]}{channel}"
 
     def detect(self, images: Sequence[PixelImage]) -> list[Answer]:
         """Return one answer an image, in their order; an answer does not depend on the images beside it.
@@ -95,6 +122,11 @@ class Detector:
             return DetectionError(Reason.MODEL_OUTPUT_INVALID)
         output = self._output
         score, heat = probabilities(logit, heat_logits, output)
+        if not heat.size:
+            if score < output.threshold:
+                return Analysis(Outcome.NO_FINDING, self.identity, self.target, score)
+            whole = Finding(output.finding.code, score, output.site.code)
+            return Analysis(Outcome.FINDING, self.identity, self.target, score, findings=(whole,))
         x, y = peak(heat)
         size = self._input.size
         highest = geometry.to_source(x * size, y * size)
@@ -142,22 +174,45 @@ def box_finding(
     )
 
 
-def _forward(package: Package, device: str, threads: int) -> Forward:
-    """Load the weights and return a function from float32 (N, 3, size, size) to float32 logits and heat."""
-    program, chosen = place_program(package.read_weights(), device, threads)
+def _forward(package: Package, device: str, threads: int, precision: Precision) -> tuple[Forward, bool]:
+    """Load the weights and return what runs them, and whether that computes in bfloat16.
+
+    Memory of a device that runs out halves how many images go together, for good, down to one.
+    """
+    program, chosen = place_program(package, device, threads)
     import torch  # noqa: PLC0415 (it is there: the program is)
 
     # Depthwise networks on a CPU: 30 ms a film one by one, channels last; 38 ms otherwise; 52-67 ms in batches of 8.
     together = 1 if chosen == "cpu" else MAX_BATCH
 
-    def forward(batch: FloatImage) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        with torch.inference_mode():
-            tensor = torch.from_numpy(batch).to(chosen).contiguous(memory_format=torch.channels_last)
-            parts = [program(part) for part in tensor.split(together)]
-            logits, heats = (torch.cat(column).float().cpu().numpy() for column in zip(*parts, strict=True))
-            return logits, heats
+    def run(tensor: torch.Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        parts = [read_output(program(part), package.manifest.output) for part in tensor.split(together)]
+        logits = torch.cat([logits for logits, _ in parts])
+        heats = [logits.new_zeros((len(logits), *_NO_MAP)) if heat is None else heat for logits, heat in parts]
+        return logits.cpu().numpy(), torch.cat(heats).cpu().numpy()
 
-    return forward
+    def forward(batch: FloatImage) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        nonlocal together
+        with torch.inference_mode(), torch.autocast(chosen, torch.bfloat16, enabled=is_half):
+            tensor = torch.from_numpy(batch).to(chosen).contiguous(memory_format=torch.channels_last)
+            while True:
+                try:
+                    return run(tensor)
+                except torch.OutOfMemoryError:
+                    if together == 1:
+                        raise
+                    together //= 2
+                    torch.cuda.empty_cache()
+
+    spec = package.manifest.input
+    shape = (2, 1, 32, 32) if spec is None else (2, len(spec.mean), spec.size, spec.size)
+
+    def logits_of(batch: torch.Tensor) -> torch.Tensor:
+        tensor = batch.contiguous(memory_format=torch.channels_last)
+        return torch.cat([read_output(program(part), package.manifest.output)[0] for part in tensor.split(together)])
+
+    is_half = choose(logits_of, shape, chosen, precision)
+    return forward, is_half
 
 
 def probabilities(logit: float, heat_logits: FloatImage, output: OutputSpec) -> tuple[float, FloatImage]:

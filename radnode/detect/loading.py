@@ -27,8 +27,10 @@ class Loading:
         self._timer: threading.Timer | None = None
         self._mark: Path | None = None
 
-    def begin(self, package: Path) -> None:
+    def begin(self, package: Path, seconds: float | None = None) -> None:
         """Say that the package in that folder, `<name>/<version>`, is being loaded from now on, until `end`.
+
+        With `seconds` it is run, in the shadow, and may take that long.
 
         Raises:
             PackageError: it hung not long ago.
@@ -36,9 +38,9 @@ class Loading:
         name = f"{package.parent.name} {package.name}"
         mark = self._folder / f"hung-{package.parent.name}-{package.name}"
         if mark.exists() and abs(time.time() - mark.stat().st_mtime) < AGAIN_SECONDS:
-            raise PackageError(f"The model package {name} hung when it was loaded; it is left alone for ten minutes.")
+            raise PackageError(f"The model package {name} hung; it is left alone for ten minutes.")
         self._mark = mark
-        self._timer = threading.Timer(self._seconds, self._stuck, (name, mark))
+        self._timer = threading.Timer(seconds or self._seconds, self._stuck, (name, mark))
         self._timer.daemon = True
         self._timer.start()
 

@@ -52,18 +52,28 @@ class Accepts(_Table):
 
 
 class InputSpec(_Table):
-    """How pixels become the tensor float32 (3, size, size): see `radnode.detect.pixels.prepare`."""
+    """How pixels become the tensor float32 (channels, size, size): see `radnode.detect.pixels.prepare`.
+
+    What becomes 0 and 1 is either two `percentiles` of the image or a fixed `window` in the units of the modality; then
+    each channel is (value - `mean`) / `std`. There are as many channels as means, one or three.
+    """
 
     size: int = Field(ge=32, le=4096)
-    percentiles: tuple[float, float]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    percentiles: tuple[float, float] | None = None
+    window: tuple[float, float] | None = None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     @model_validator(mode="after")
     def _usable(self) -> InputSpec:
-        low, high = self.percentiles
-        if not 0.0 <= low < high <= 100.0:
+        if (self.percentiles is None) == (self.window is None):
+            raise ValueError("either percentiles or window says what becomes 0 and 1")
+        if self.percentiles is not None and not 0.0 <= self.percentiles[0] < self.percentiles[1] <= 100.0:
             raise ValueError("percentiles are two rising numbers within 0..100")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError("window is two rising numbers")
+        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
+            raise ValueError("mean and std have one number each, or three")
         if min(self.std) <= 0.0:
             raise ValueError("std is above 0 in every channel")
         return self
@@ -116,15 +126,32 @@ class Calibration(_Table):
 class OutputSpec(_Table):
     """What the network's numbers mean.
 
-    For images it returns logits (N,) and heat logits (N, cells, cells), for a series one logit (1,) and heat logits
-    (1, slices, cells, cells).
+    By the form "score_and_map" it returns for images logits (N,) and heat logits (N, cells, cells), for a series one
+    logit (1,) and heat logits (1, slices, cells, cells). By "classes" it returns (N, K), by "map" (N, K, rows,
+    columns), for images: `channel` says which of the K is meant, from 0, and `activation` what turns it into a
+    probability, "none" where it is one. The image logit of a map is its highest; classes have no region.
     """
 
+    form: Literal["score_and_map", "classes", "map"] = "score_and_map"
+    channel: int = Field(default=0, ge=0)
+    activation: Literal["sigmoid", "softmax", "none"] = "sigmoid"
     finding: CodeSpec
     site: CodeSpec
     threshold: Probability
     calibration: Calibration
-    region: RegionSpec
+    deciles: tuple[Probability, ...] = ()
+    """The nine deciles of the score in the card's patients, which drift is measured from; empty: it is not."""
+    region: RegionSpec = RegionSpec(kind="box", share_of_peak=0.5, floor=0.5, min_peak=0.5, max_regions=10)
+
+    @model_validator(mode="after")
+    def _region_is_said_where_there_is_a_map(self) -> OutputSpec:
+        if (self.form == "classes") == ("region" in self.model_fields_set):
+            raise ValueError("a map has a region, classes have none")
+        if self.deciles and (len(self.deciles) != 9 or list(self.deciles) != sorted(set(self.deciles))):
+            raise ValueError("deciles are nine rising scores")
+        if self.form == "score_and_map" and {"channel", "activation"} & self.model_fields_set:
+            raise ValueError("channel and activation are for the forms classes and map")
+        return self
 
 
 class Source(_Table):
@@ -158,6 +185,14 @@ class Measured(_Table):
     of: str
 
 
+class PythonSpec(_Table):
+    """The code that makes the network: an entry point of the group `radnode.detectors`, of this very distribution."""
+
+    entry_point: str = Field(min_length=1, max_length=64)
+    distribution: str = Field(min_length=1, max_length=64)
+    version: str = Field(min_length=1, max_length=32)
+
+
 class Manifest(_Table):
     """One `model.toml`. `files` holds the SHA-256 of every other file of the package but the signature.
 
@@ -178,6 +213,7 @@ class Manifest(_Table):
     accepts: Accepts
     input: InputSpec | None = None
     volume: VolumeSpec | None = None
+    python: PythonSpec | None = None
     output: OutputSpec
     training: Training
     performance: tuple[Measured, ...]
@@ -196,8 +232,17 @@ class Manifest(_Table):
     def _weights_are_safe(self) -> Manifest:
         if self.weights not in self.files:
             raise ValueError("the weights are not among the files")
-        if not self.weights.endswith(".pt2"):
-            raise ValueError("weights are a torch.export program (.pt2); a pickle is never loaded")
+        kind = self.weights.rpartition(".")[2]
+        if kind not in ("pt2", "ts", "safetensors"):
+            raise ValueError("weights are .pt2 (torch.export), .ts (TorchScript) or .safetensors; no pickle is loaded")
+        if (kind == "safetensors") != (self.python is not None):
+            raise ValueError("weights of the kind .safetensors need the table python, and no others have it")
+        return self
+
+    @model_validator(mode="after")
+    def _form_is_of_its_level(self) -> Manifest:
+        if self.accepts.level == "series" and self.output.form != "score_and_map":
+            raise ValueError("the level series has the form score_and_map")
         return self
 
 

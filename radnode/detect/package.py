@@ -2,7 +2,7 @@
 
     model.toml      the manifest; holds the SHA-256 of every other file
     manifest.sig    key id and Ed25519 signature (RFC 8032) over the exact bytes of model.toml
-    weights.pt2     a torch.export program
+    weights.*       a torch.export program (.pt2), TorchScript (.ts), or numbers for installed code (.safetensors)
     MODEL_CARD.md, metrics.json, figures/*.png
 
 Nothing here unpickles: weights are handed out as bytes whose digest the signed manifest holds.
@@ -133,16 +133,27 @@ def load_trusted(folder: Path) -> dict[str, Ed25519PublicKey]:
     Raises:
         PackageError: a file there is not such a key.
     """
-    keys: dict[str, Ed25519PublicKey] = {}
-    for path in sorted((folder / "trusted").glob("*.pub")):
-        try:
-            key = load_pem_public_key(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise PackageError(f"The trusted key {path.name} cannot be read as a PEM public key.") from error
-        if not isinstance(key, Ed25519PublicKey):
-            raise PackageError(f"The trusted key {path.name} is not an Ed25519 key.")
-        keys[path.stem] = key
-    return keys
+    return {path.stem: _key(path)[1] for path in sorted((folder / "trusted").glob("*.pub"))}
+
+
+def public_key(path: Path) -> bytes:
+    """Return an Ed25519 public key (PEM) as it stands in its file.
+
+    Raises:
+        PackageError: it is none.
+    """
+    return _key(path)[0]
+
+
+def _key(path: Path) -> tuple[bytes, Ed25519PublicKey]:
+    try:
+        content = path.read_bytes()
+        key = load_pem_public_key(content)
+    except (OSError, ValueError) as error:
+        raise PackageError(f"The trusted key {path.name} cannot be read as a PEM public key.") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise PackageError(f"The trusted key {path.name} is not an Ed25519 key.")
+    return content, key
 
 
 def _signed_manifest(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> tuple[Manifest, bytes, str]:
@@ -172,13 +183,15 @@ def _parse_signature(text: bytes) -> tuple[str, bytes]:
         raise PackageError(f"{SIGNATURE} is not a signature file.") from error
 
 
+def package_files(folder: Path) -> list[str]:
+    """Return the files in a folder that its manifest has to name: all but itself and its signature."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(name for name in names if name not in {MANIFEST, SIGNATURE})
+
+
 def _compare_files(folder: Path, manifest: Manifest) -> list[str]:
     """Return a clause for each file that differs from the manifest, is missing, or is extra."""
-    present = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if not path.is_dir() and path.relative_to(folder).as_posix() not in {MANIFEST, SIGNATURE}
-    }
+    present = set(package_files(folder))
     findings = []
     for name, digest in sorted(manifest.files.items()):
         path = folder / name

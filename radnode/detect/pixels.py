@@ -129,16 +129,16 @@ def scale(image: PixelImage, size: int) -> tuple[FloatImage, Geometry]:
 
 
 def prepare(image: PixelImage, spec: InputSpec) -> tuple[FloatImage, Geometry]:
-    """Return the network's input, float32 (3, size, size), and its geometry. Training uses this very function.
+    """Return the network's input, float32 (channels, size, size), and its geometry. Training uses this very function.
 
-    Scale to fit the square, stretch between two percentiles of the scaled image, pad with black, normalise each
-    channel.
+    Scale to fit the square, stretch between two percentiles of the scaled image or a fixed window, pad with black,
+    normalise each channel.
 
     Raises:
         DetectionError: PIXELS_UNDECODABLE when the image holds no finite contrast.
     """
     scaled, geometry = scale(image, spec.size)
-    low, high = np.percentile(scaled, spec.percentiles)
+    low, high = spec.window or np.percentile(scaled, spec.percentiles or (0.0, 100.0))
     if not (np.isfinite(low) and np.isfinite(high) and high > low):
         raise DetectionError(Reason.PIXELS_UNDECODABLE)
     square = np.zeros((spec.size, spec.size), dtype=np.float32)

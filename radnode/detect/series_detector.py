@@ -104,7 +104,7 @@ def _longest(points: Sequence[Point], spacing: tuple[float, float]) -> float:
 
 def _forward(package: Package, device: str, threads: int) -> Forward:
     """Load the weights and return a function from volume and steps (mm) to the logit and heat logits (slices, R, C)."""
-    program, chosen = place_program(package.read_weights(), device, threads)
+    program, chosen = place_program(package, device, threads)
     import torch  # noqa: PLC0415 (it is there: the program is)
 
     def forward(pixels: FloatImage, steps: tuple[float, float, float]) -> tuple[float, npt.NDArray[np.float32]]:

@@ -20,9 +20,11 @@ from sqlalchemy import Connection
 
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, LoadedSeries, declined
+from radnode.detect.deadline import deadline
 from radnode.detect.gate import check, is_image
 from radnode.detect.illustrating import ComposeSecondary, Illustrator
 from radnode.detect.series_image import UIDS, SeriesImage
+from radnode.detect.shadows import Seen, Shadows
 from radnode.detect.tries import Tries, told
 from radnode.detect.volume import VolumeBuilder, in_order
 from radnode.detect.worker import elements, report_header
@@ -102,6 +104,7 @@ class SeriesWorker:
         log: Any,
         stopping: Callable[[], bool],
         illustrate: ComposeSecondary | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self._stores = stores
         self._completion = completion
@@ -114,6 +117,7 @@ class SeriesWorker:
         self._owner = owner
         self._log = log
         self._stopping = stopping
+        self._shadows = shadows
         self._illustrator = Illustrator(illustrate, log)
         self._tries = Tries(stores, results, settings.max_attempts, log)
 
@@ -126,8 +130,9 @@ class SeriesWorker:
             return 0
         seconds = self._settings.load_seconds + self._settings.series_seconds + GRACE_SECONDS
         leases = self._stores.queue.lease(JobKind.SERIES, self._owner, seconds, 1)
-        for lease in leases:
-            self._tries.guarded(lease, self._work, lease)
+        with deadline(2 * seconds):  # whoever takes longer than a lease has lost it anyway
+            for lease in leases:
+                self._tries.guarded(lease, self._work, lease)
         return len(leases)
 
     def next_due(self) -> float | None:
@@ -160,6 +165,12 @@ class SeriesWorker:
             return
         reach("series-detected")
         self._close(work, len(kept), started)
+        if self._shadows is not None:
+            for name, images in work.images.items():
+                if work.analyses[name].reason is None:
+                    seen = Seen(images[0].row, images[0].header, work.analyses[name])
+                    with suppress(_Stopping):
+                        self._shadows.look_at_series(name, seen, partial(self._detect, images=images))
 
     def _open(self, lease: Lease, row: SeriesRow, kept: Sequence[InstanceRow]) -> _Series:
         """Read the headers and see what the rules want; images of a detector are in order."""
@@ -194,7 +205,7 @@ class SeriesWorker:
             decision = self._rules.decide(self._rules.elements(part10, instance.peer))
             return pydicom.dcmread(BytesIO(part10), stop_before_pixels=True), decision
         except Exception as error:  # libraries raise anything on what a peer sent
-            if isinstance(error, RadnodeError) and error.retry:
+            if isinstance(error, MemoryError) or (isinstance(error, RadnodeError) and error.retry):
                 raise
             return None
 

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
+from radnode.detect.deadline import deadline
 from radnode.detect.loading import STUCK
 from radnode.errors import NotFoundError, RadnodeError, StaleLease
 from radnode.failpoints import reach
@@ -23,6 +24,8 @@ from radnode.observe import describe
 from radnode.results import Prepared, Results
 from radnode.stores import Stores
 
+EXHAUSTED = 71  # exit status of a worker that is refused memory (EX_OSERR); the supervisor starts another
+LAST_LINE_SECONDS = 5.0  # how long a worker that hangs may take to say so
 TROUBLE_SECONDS = 10.0  # how long a job waits when disk, database or keys of this node fail
 _RETRIED = frozenset({Reason.MODEL_UNAVAILABLE, Reason.MODEL_RAISED, Reason.MODEL_OUTPUT_INVALID})
 
@@ -51,11 +54,16 @@ class Tries:
         return False
 
     def guarded(self, lease: Lease, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
-        """Do one job's part: whatever it raises costs this job a try and its neighbours nothing."""
+        """Do one job's part: whatever it raises costs this job a try and its neighbours nothing.
+
+        Where memory has run out this process ends: it could not even say "failed", and its successor has all there is.
+        """
         try:
             return work(*arguments, **options)
         except StaleLease:
             self._log.warning("lease_lost", **_about(lease), job=lease.job_id, attempt=lease.attempt)
+        except MemoryError:
+            self._end("out_of_memory", EXHAUSTED)
         except Exception as error:  # noqa: BLE001 (libraries raise anything on what a peer sent)
             self.give_back(lease, error)
         return None
@@ -134,13 +142,14 @@ class Tries:
     @contextmanager
     def watchdog(self, seconds: float) -> Iterator[None]:
         """End this process when the detector hangs: no thread can be stopped, a process can."""
-        timer = threading.Timer(seconds, self._stuck)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+        with deadline(seconds + LAST_LINE_SECONDS):
+            timer = threading.Timer(seconds, self._end, ("detector_stuck", STUCK))
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            finally:
+                timer.cancel()
 
     def _postpone(self, lease: Lease, word: str) -> None:
         with self.settling(lease) as tx:
@@ -151,9 +160,12 @@ class Tries:
         with self.settling(lease) as tx:
             self._stores.queue.bury(tx, lease, word)
 
-    def _stuck(self) -> None:
-        self._log.critical("detector_stuck", exit=STUCK)
-        os._exit(STUCK)
+    def _end(self, event: str, status: int) -> None:
+        """Say why, and end this process at once."""
+        try:
+            self._log.critical(event, exit=status)
+        finally:
+            os._exit(status)
 
 
 def told(result: Prepared, started: float) -> dict[str, Any]:

@@ -19,9 +19,12 @@ from pydicom.multival import MultiValue
 from sqlalchemy import Connection
 
 from radnode.audit.events import Actor
-from radnode.detect.analyser import Analyser, Task
+from radnode.detect.analyser import Analyser, Batch, Task
+from radnode.detect.behind import Behind
+from radnode.detect.deadline import deadline
 from radnode.detect.gate import is_image
 from radnode.detect.illustrating import ComposeSecondary, Illustrator
+from radnode.detect.shadows import Seen, Shadows
 from radnode.detect.tries import Tries, milliseconds_since, told
 from radnode.errors import RadnodeError
 from radnode.failpoints import reach
@@ -62,7 +65,10 @@ class _Work:
 
 
 class Worker:
-    """Works through the analysis jobs of one node; `owner` names this process in its leases."""
+    """Works through the analysis jobs of one node; `owner` names this process in its leases.
+
+    With `behind`, the results of a batch are committed there while the next step goes on; `settle` waits for them.
+    """
 
     def __init__(
         self,
@@ -78,6 +84,8 @@ class Worker:
         log: Any,
         whole_series: WholeSeries | None = None,
         illustrate: ComposeSecondary | None = None,
+        shadows: Shadows | None = None,
+        behind: Behind | None = None,
     ) -> None:
         self._stores = stores
         self._results = results
@@ -89,11 +97,17 @@ class Worker:
         self._owner = owner
         self._log = log
         self._whole_series = whole_series
+        self._shadows = shadows
+        self._behind = behind
         self._illustrator = Illustrator(illustrate, log)
         self._tries = Tries(stores, results, settings.max_attempts, log)
 
     def step(self) -> int:
         """Work on one batch of due jobs; return how many there were."""
+        with deadline(2 * self._lease_seconds()):  # whoever takes longer than a lease has lost it anyway
+            return self._step()
+
+    def _step(self) -> int:
         leases = self._stores.queue.lease(JobKind.ANALYSE, self._owner, self._lease_seconds(), self._settings.batch)
         started = time.monotonic()
         work = [opened for lease in leases if (opened := self._tries.guarded(lease, self._open, lease)) is not None]
@@ -107,9 +121,38 @@ class Worker:
             reach("images-decoded")
             with self._tries.watchdog(self._settings.timeout_seconds):
                 batch.run()
+        close = partial(self._close_all, work, started)
+        if self._behind is None:
+            close()
+        else:
+            self._behind.run(close)
+        self._look_in_the_shadow(work, batches)
+        return len(leases)
+
+    def settle(self) -> None:
+        """Return when every batch that a step has worked on is committed.
+
+        Raises:
+            RadnodeError: one could not be; whoever gives back this worker's leases gives back its jobs.
+        """
+        if self._behind is not None:
+            self._behind.settle()
+
+    def _close_all(self, work: Sequence[_Work], started: float) -> None:
         for item in work:
             self._tries.guarded(item.lease, self._close, item, started)
-        return len(leases)
+
+    def _look_in_the_shadow(self, work: Sequence[_Work], batches: Sequence[Batch]) -> None:
+        """Show a batch to the versions in the shadow, when its results are committed."""
+        if self._shadows is None:
+            return
+        shadowed = [batch for batch in batches if self._analyser.has_shadow(batch.tasks[0].name)]
+        if shadowed:
+            self.settle()
+            owners = {id(task): item for item in work for task in item.tasks}
+            for batch in shadowed:
+                seen = [Seen(owners[id(task)].instance, task.header, task.analysis) for task in batch.tasks]
+                self._shadows.look(batch.tasks[0].name, seen, batch.images)
 
     def _lease_seconds(self) -> float:
         """Return how long a batch may take at most: every detector loaded and run up to its deadline, and the rest."""

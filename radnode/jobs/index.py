@@ -9,8 +9,14 @@ from sqlalchemy import Connection, insert, select, union_all
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from radnode.errors import NotFoundError
-from radnode.jobs.schema import commitments, instances, results, secondary
+from radnode.jobs.schema import commitments, instances, results, secondary, shadow_results
 from radnode.prepared import OpenTransaction, Prepared
+
+# Every column that names a sealed object; what none of them names is swept away.
+_NAMES = (
+    *(instances.c.object_id, results.c.object_id, results.c.report_id),
+    *(secondary.c.object_id, commitments.c.object_id, shadow_results.c.object_id),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,12 @@ def get_result(tx: Connection, result: str) -> ResultRow:
     return row
 
 
+def results_on(tx: Connection, instance: str, model: str) -> list[str]:
+    """Return the ids of the results of a model, as "NAME VERSION", on an image, the oldest first."""
+    mine = (results.c.instance == instance, results.c.model == model)
+    return list(tx.scalars(select(results.c.result).where(*mine).order_by(results.c.created)))
+
+
 def last_report_on(tx: Connection, instance: str, detector: str) -> bytes | None:
     """Return the object id of the last report that any version of a detector made about an image, None for none."""
     theirs = (results.c.instance == instance) & results.c.model.startswith(f"{detector} ", autoescape=True)
@@ -150,14 +162,15 @@ def list_results(tx: Connection, patient: str | None = None, limit: int = 1000) 
     return [ResultRow(**row._mapping) for row in tx.execute(query)]
 
 
+def every_object(tx: Connection) -> list[bytes]:
+    """Return the ids of all sealed objects that are named here."""
+    return list(tx.scalars(union_all(*(select(column).where(column.is_not(None)) for column in _NAMES))))
+
+
 def objects_beginning(tx: Connection, prefix: bytes) -> list[bytes]:
     """Return the ids of all sealed objects that are named here and begin with `prefix`."""
-    columns = (
-        *(instances.c.object_id, results.c.object_id, results.c.report_id),
-        *(commitments.c.object_id, secondary.c.object_id),
-    )
-    within = [(column >= prefix) & (column < _after(prefix)) for column in columns]
-    query = union_all(*(select(column).where(condition) for column, condition in zip(columns, within, strict=True)))
+    within = [(column >= prefix) & (column < _after(prefix)) for column in _NAMES]
+    query = union_all(*(select(column).where(condition) for column, condition in zip(_NAMES, within, strict=True)))
     return [row[0] for row in tx.execute(query)]
 
 

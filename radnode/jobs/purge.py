@@ -36,6 +36,7 @@ from radnode.jobs.schema import (
     series,
     series_images,
     series_results,
+    shadow_results,
     study_patients,
 )
 from radnode.model import JobKind, JobState
@@ -91,6 +92,7 @@ def remove_study(tx: Connection, study: str) -> Removed:
         select(results.c.object_id).where(of_results),
         select(results.c.report_id).where(of_results),
         select(secondary.c.object_id).where(secondary.c.result.in_(_results_of(study))),
+        select(shadow_results.c.object_id).where(shadow_results.c.study == study),
     )
     tx.execute(insert(doomed_objects).from_select(["object_id"], objects))
     tx.execute(delete(series_results).where(series_results.c.result.in_(_results_of(study))))
@@ -104,6 +106,7 @@ def remove_study(tx: Connection, study: str) -> Removed:
         tx.execute(delete(jobs).where(theirs))
     tx.execute(delete(secondary).where(secondary.c.result.in_(_results_of(study))))
     gone_results = tx.execute(delete(results).where(of_results)).rowcount
+    tx.execute(delete(shadow_results).where(shadow_results.c.study == study))
     tx.execute(delete(series_images).where(series_images.c.study == study))
     tx.execute(delete(series).where(series.c.study == study))
     tx.execute(delete(study_patients).where(study_patients.c.study == study))

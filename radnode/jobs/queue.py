@@ -18,11 +18,13 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
-    and_,
+    Select,
     bindparam,
     case,
+    delete,
     func,
     not_,
+    null,
     or_,
     select,
     text,
@@ -34,7 +36,7 @@ from radnode.errors import StaleLease
 from radnode.jobs import turns
 from radnode.jobs.database import BUSY_SECONDS, reading, transaction
 from radnode.jobs.holds import STAGES, is_held
-from radnode.jobs.register import READY, Register
+from radnode.jobs.register import READY, JobRow, Register
 from radnode.jobs.schema import jobs
 from radnode.model import JobKind, JobState, Lease, Priority
 from radnode.prepared import OpenTransaction, Prepared
@@ -46,8 +48,18 @@ _LEASED = text("state = 'leased'")  # as text, like READY
 _ORDER = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.due, jobs.c.job)
 _INSERT = Prepared(upsert(jobs).on_conflict_do_nothing(), turns.COLUMNS)
 _INSERT_ANALYSES = turns.insert_analyses()
-_TAKE = update(jobs).where(jobs.c.job == bindparam("taken"))
 _UNHELD: dict[str, object] = {"state": JobState.READY, "token": None, "owner": None, "expires": None}
+_TAKE = Prepared(
+    update(jobs).where(jobs.c.job == bindparam("taken")),
+    ("state", "owner", "updated", "attempts", "token", "expires"),
+)
+_FREE = update(jobs).values(token=null(), owner=null(), expires=null())
+_EXPIRE = Prepared(_FREE.where(_LEASED, jobs.c.expires <= bindparam("now")), ("state", "due", "updated"))
+_FREED = _FREE.where(jobs.c.job == bindparam("held"), _LEASED, jobs.c.token == bindparam("fence"))
+_END = Prepared(_FREED, ("state", "error", "updated"))
+_GIVE_BACK = Prepared(
+    _FREED.values(turn=turns.turn_of_who_comes_back()), ("state", "error", "updated", "due", "attempts")
+)
 
 
 class Queue(Register):
@@ -84,17 +96,27 @@ class Queue(Register):
         else:
             _INSERT.run(tx, [{**job, "subject": subject} for subject in subjects])
 
+    def repeat(self, tx: Connection, kind: JobKind, subject: str) -> JobRow | None:
+        """Have what is done or given up done once more, behind what waits; None where it is still to be done anyway."""
+        if any(row.state in (JobState.READY, JobState.LEASED) for row in self.of_subject(tx, kind, subject)):
+            return None
+        tx.execute(delete(jobs).where(jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.destination == ""))
+        self.add(tx, kind, subject)
+        [row] = self.of_subject(tx, kind, subject)
+        return row
+
     def lease(self, kind: JobKind, owner: str, seconds: float, limit: int = 1, destination: str = "") -> list[Lease]:
         """Take up to `limit` due jobs in fair order, none while their stage is held; expired leases count as ready.
 
         An analysis that was tried before is leased alone: what killed its worker must not cost others an attempt.
         """
         now = self._clock()
+        wanted = (READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
+        query = select(jobs).where(*wanted, not_(is_held(STAGES[kind]))).order_by(*_ORDER)
         with transaction(self._engine) as tx:
             self._heed_clock(tx, now)
-            expired = {**_UNHELD, "due": now, "updated": now}
-            tx.execute(update(jobs).where(_LEASED, jobs.c.expires <= now).values(expired))
-            rows = self._first(tx, kind, destination, now, limit)
+            _EXPIRE.run(tx, [{"now": now, "state": JobState.READY.value, "due": now, "updated": now}])
+            rows = self._first(tx, query, (kind, destination), limit)
             if kind is JobKind.ANALYSE and rows and rows[0].attempts:
                 rows = rows[:1]
             elif kind is JobKind.ANALYSE:
@@ -112,9 +134,9 @@ class Queue(Register):
                 for row in rows
             ]
             if leases:
-                common: dict[str, object] = {"state": JobState.LEASED, "owner": owner, "updated": now}
-                tx.execute(
-                    _TAKE,
+                common: dict[str, object] = {"state": JobState.LEASED.value, "owner": owner, "updated": now}
+                _TAKE.run(
+                    tx,
                     [
                         {**common, "taken": it.job_id, "attempts": it.attempt, "token": it.token, "expires": it.expires}
                         for it in leases
@@ -122,31 +144,31 @@ class Queue(Register):
                 )
         return leases
 
-    def finish(self, tx: Connection, lease: Lease) -> None:
+    def finish(self, tx: OpenTransaction, lease: Lease) -> None:
         """Mark the job done, in the transaction that holds its outcome.
 
         Raises:
             StaleLease: the job is no longer this worker's; the transaction must not commit.
         """
-        self._settle(tx, lease, state=JobState.DONE, error=None)
+        self._settle(tx, _END, lease, state=JobState.DONE.value, error=None)
 
-    def bury(self, tx: Connection, lease: Lease, error: str) -> None:
+    def bury(self, tx: OpenTransaction, lease: Lease, error: str) -> None:
         """Move the job to the dead letters; `error` is a word or sentence without patient data.
 
         Raises:
             StaleLease: the job is no longer this worker's.
         """
-        self._settle(tx, lease, state=JobState.DEAD, error=error)
+        self._settle(tx, _END, lease, state=JobState.DEAD.value, error=error)
 
-    def postpone(self, tx: Connection, lease: Lease, delay: float, error: str, *, counted: bool = True) -> None:
+    def postpone(self, tx: OpenTransaction, lease: Lease, delay: float, error: str, *, counted: bool = True) -> None:
         """Give the job back, due again in `delay` seconds; not `counted`, this was no attempt.
 
         Raises:
             StaleLease: the job is no longer this worker's.
         """
         attempts = lease.attempt if counted else lease.attempt - 1
-        due, turn = self._clock() + delay, turns.turn_of_who_comes_back()
-        self._settle(tx, lease, state=JobState.READY, error=error, due=due, attempts=attempts, turn=turn)
+        due = self._clock() + delay
+        self._settle(tx, _GIVE_BACK, lease, state=JobState.READY.value, error=error, due=due, attempts=attempts)
 
     def conclude(self, tx: Connection, kind: JobKind, subject: str, destination: str) -> None:
         """Mark a job done whoever holds it, and though it was given up: what it was about has happened."""
@@ -185,12 +207,9 @@ class Queue(Register):
             leased = tx.scalar(select(func.min(jobs.c.expires)).where(_LEASED, *mine))
         return min((value for value in (ready, leased) if value is not None), default=None)
 
-    def _first(self, tx: Connection, kind: JobKind, destination: str, now: float, limit: int) -> list[Row[Any]]:
+    def _first(self, tx: Connection, query: Select[Any], queue: tuple[JobKind, str], limit: int) -> list[Row[Any]]:
         """Return the jobs whose turn it is, at most `limit`, the first one perhaps from a lower priority."""
-        wanted = (READY, jobs.c.kind == kind, jobs.c.destination == destination, jobs.c.due <= now)
-        query = select(jobs).where(*wanted, not_(is_held(STAGES[kind]))).order_by(*_ORDER)
         rows = list(tx.execute(query.limit(limit)))
-        queue = (kind, destination)
         if len(rows) < limit or rows[-1].priority <= Priority.ROUTINE:  # those below are reached anyway
             self._ahead[queue] = 0
             return rows
@@ -225,10 +244,9 @@ class Queue(Register):
         with transaction(self._engine) as tx:
             return tx.execute(update(jobs).where(_LEASED, held).values(values)).rowcount
 
-    def _settle(self, tx: Connection, lease: Lease, **changed: object) -> None:
-        held = and_(jobs.c.job == lease.job_id, jobs.c.state == JobState.LEASED, jobs.c.token == lease.token)
-        values = {"token": None, "owner": None, "expires": None, "updated": self._clock(), **changed}
-        if not tx.execute(update(jobs).where(held).values(values)).rowcount:
+    def _settle(self, tx: OpenTransaction, statement: Prepared, lease: Lease, **changed: object) -> None:
+        fence = {"held": lease.job_id, "fence": lease.token, "updated": self._clock()}
+        if not statement.run(tx, [{**fence, **changed}]):
             raise StaleLease(f"The lease of job {lease.job_id} has passed to another worker.")
 
     def _resolve(

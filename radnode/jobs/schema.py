@@ -60,6 +60,17 @@ secondary = Table(  # the secondary objects of results; the key is the subject o
     Column("object_id", LargeBinary(16), nullable=False, unique=True),
 )
 
+shadow_results = Table(  # what versions said that ran in the shadow of the active one
+    "shadow_results",
+    metadata,
+    Column("instance", String(32), ForeignKey("instances.instance"), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("study", String(32), nullable=False, index=True),
+    Column("object_id", LargeBinary(16), nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+    Index("shadow_results_model", "model", "created"),
+)
+
 commitments = Table(  # what peers asked this node to commit
     "commitments",
     metadata,
@@ -150,6 +161,28 @@ doomed_objects = Table(  # sealed objects of purged studies whose room was not g
     "doomed_objects",
     metadata,
     Column("object_id", LargeBinary(16), primary_key=True),
+)
+
+model_changes = Table(  # see `radnode.jobs.models`
+    "model_changes",
+    metadata,
+    Column("change", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(32), nullable=False, index=True),
+    Column("active", String(16)),
+    Column("shadow", String(16)),
+    Column("under", Integer, ForeignKey("model_changes.change")),
+    Column("since", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+score_counts = Table(  # see `radnode.jobs.scores`
+    "score_counts",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("bin", Integer, primary_key=True),
+    Column("count", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # What is held back for now: work of a stage, by an operator; or images, by the node itself (`radnode.jobs.holds`).

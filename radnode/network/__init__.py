@@ -10,6 +10,7 @@ command_set    the command set of a DIMSE message, read and written with struct
 server         the listener that the node starts and drains
 transport      its sockets: first byte, TLS handshake, limits on waiting connections
 admission      who may associate: titles, certificates, addresses, limits
+possession     whether somebody on this machine holds a certificate
 screen         an association request made safe for pynetdicom to decode
 upper_layer    pynetdicom's upper layer, held to deadlines and lengths
 messages       P-DATA put together to whole messages

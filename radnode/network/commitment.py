@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from radnode.settings import PeerSettings
 
 OFFERS = ((STORAGE_COMMITMENT, EXPLICIT), (STORAGE_COMMITMENT, IMPLICIT))
+LOOK_SECONDS = 1.0  # how often to look whether a report is still waited for
 _NOTHING = (OSError, wire.ProtocolError, MalformedCommand, DeliveryError)  # what an association that breaks raises
 
 
@@ -107,9 +108,15 @@ class CommittingAssociation(DestinationAssociation):
         if status != statuses.SUCCESS:
             raise DestinationUnavailable(f"{self._subject} answered {status:04X} to N-ACTION.")
 
-    def await_report(self, seconds: float, take: Callable[[CommitmentReport], object]) -> bool:
+    def await_report(
+        self,
+        seconds: float,
+        take: Callable[[CommitmentReport], object],
+        is_settled: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Say whether the destination reports on this association within so many seconds.
 
+        It is waited for no longer once `is_settled`, which is asked every second, says that it has reported elsewhere.
         `take` has kept the report when it is answered 0000; a destination that heard anything else reports again. Where
         the destination says something else, or the association breaks, that is no report: it will be asked again.
 
@@ -117,8 +124,12 @@ class CommittingAssociation(DestinationAssociation):
             RadnodeError: `take` raised it; the destination was told the status of a failure.
         """
         context_id, syntax = self._context(OFFERS)
+        deadline = time.monotonic() + seconds
         try:
-            command, data_set = self._message(time.monotonic() + seconds)
+            while not self._wire.has_more(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))):
+                if time.monotonic() >= deadline or is_settled():
+                    return False
+            command, data_set = self._message(deadline)
             if command.ushort(Tag.COMMAND_FIELD) != Command.N_EVENT_REPORT:
                 return False
         except _NOTHING:

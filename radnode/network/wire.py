@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
@@ -85,6 +86,18 @@ class Wire:
     def deadline(self) -> float:
         """Return when (time.monotonic()) an answer that is waited for from now on must be whole."""
         return time.monotonic() + self._timeout
+
+    def has_more(self, seconds: float) -> bool:
+        """Say whether something comes, or the connection ends, within so many seconds.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
+            return True
+        poll = select.poll()  # any number of descriptors
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def receive(self, deadline: float) -> tuple[int, bytes]:
         """Return type and variable field of the next PDU, which is to be whole at `deadline` (time.monotonic()).

@@ -45,6 +45,11 @@ class Page:
     facts: Sequence[tuple[str, str]]
     picture: Image.Image | None
 
+    @property
+    def filled(self) -> list[int]:
+        """Return which columns, from 0, say something of any finding: a film has no image number, and often no size."""
+        return [column for column in range(len(COLUMNS)) if any(row[column] for row in self.findings)]
+
 
 def compose_page(document: Mapping[str, Any], report: bytes, picture: bytes | None) -> Page:
     """Return the summary of a result, given its document (`results show --json`), report and picture (Part 10)."""
@@ -55,6 +60,7 @@ def compose_page(document: Mapping[str, Any], report: bytes, picture: bytes | No
         ("Model", f"{model['name']} {model['version']}"),
         ("Device UID", model["device_uid"]),
         ("Image accepted", _moment(header)),
+        *([("Images of the series", len(source["images"]))] if "images" in source else []),
         ("Source instance", source["SOPInstanceUID"]),
         ("Report instance", document["report"]["SOPInstanceUID"]),
         ("Result", document["id"]),

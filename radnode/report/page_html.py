@@ -72,8 +72,9 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
 def _table(page: Page) -> str:
     if not page.findings:
         return ""
-    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in page.findings)
+    head = "".join(f"<th>{escape(COLUMNS[column])}</th>" for column in page.filled)
+    cells = ("".join(f"<td>{escape(row[column])}</td>" for column in page.filled) for row in page.findings)
+    rows = "".join(f"<tr>{row}</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 

@@ -1,27 +1,19 @@
-"""The summary of a result as one page of PDF, A4, with its font in it.
-
-Names come out in every script that the font has (`radnode/fonts`); a character that it lacks, as those of Thai, Arabic
-and Hebrew, stands there as its code point in brackets, so that nothing is lost and nothing looks like another name.
-"""
+"""The summary of a result as one page of PDF, A4, with its font in it (`radnode.print_font`)."""
 
 from __future__ import annotations
 
 import io
-import lzma
-from collections.abc import Iterable, Sequence
-from functools import cache
-from importlib import resources
+from collections.abc import Iterable
 from typing import Any
 
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
+from radnode.print_font import NAME, glyphs, shown
 from radnode.report.page import COLUMNS, WARNING, Page
 
-_FONT = "WenQuanYi Micro Hei"
 _MARGIN = 40.0  # points, as all lengths here
 _BAND = 34.0
 _LINE = 1.45  # of the size of the text
@@ -43,7 +35,7 @@ def pdf_page(page: Page) -> bytes:
     sheet.line([(0.0, page.headline)], _HEAD)
     sheet.gap(2.0)
     if page.findings:
-        sheet.table(page.findings)
+        sheet.table(page)
     facts = len(page.facts) * _SMALL * _LINE
     if page.picture is None:
         sheet.line([(0.0, "No picture was made of this result.")], _TEXT, _GRAY)
@@ -61,7 +53,7 @@ class _Sheet:
 
     def __init__(self, canvas: Any) -> None:
         self._canvas = canvas
-        self._glyphs = _glyphs()
+        glyphs()
         self._width, height = A4
         self.y = height
 
@@ -71,7 +63,7 @@ class _Sheet:
         self._canvas.setFillColorRGB(*_AMBER)
         self._canvas.rect(0, self.y, self._width, _BAND, stroke=0, fill=1)
         self._canvas.setFillColorRGB(*_BLACK)
-        self._canvas.setFont(_FONT, 16)
+        self._canvas.setFont(NAME, 16)
         self._canvas.drawCentredString(self._width / 2, self.y + 11, text)
         self.y -= 14
 
@@ -82,7 +74,7 @@ class _Sheet:
     def line(self, cells: Iterable[tuple[float, str]], size: float, color: tuple[float, ...] = _BLACK) -> None:
         """Write texts, each from so far right of the margin to the next one or to the other margin."""
         self.y -= size * _LINE
-        self._canvas.setFont(_FONT, size)
+        self._canvas.setFont(NAME, size)
         self._canvas.setFillColorRGB(*color)
         cells = list(cells)
         ends = [left for left, _ in cells[1:]] + [self._width - 2 * _MARGIN]
@@ -94,13 +86,13 @@ class _Sheet:
         for name, value in pairs:
             self.line([(0.0, name), (width, value)], size)
 
-    def table(self, rows: Sequence[Sequence[str]]) -> None:
+    def table(self, page: Page) -> None:
         """Write the findings."""
-        self.line(zip(_EDGES, COLUMNS, strict=True), _TEXT, _GRAY)
-        for row in rows[:_FINDINGS]:
-            self.line(zip(_EDGES, row, strict=True), _TEXT)
-        if len(rows) > _FINDINGS:
-            self.line([(_EDGES[1], f"and {len(rows) - _FINDINGS} more, see the structured report")], _TEXT)
+        self.line([(_EDGES[column], COLUMNS[column]) for column in page.filled], _TEXT, _GRAY)
+        for row in page.findings[:_FINDINGS]:
+            self.line([(_EDGES[column], row[column]) for column in page.filled], _TEXT)
+        if (rest := len(page.findings) - _FINDINGS) > 0:
+            self.line([(_EDGES[1], f"and {rest} more, see the structured report")], _TEXT)
 
     def picture(self, picture: Any, below: float) -> None:
         """Draw a picture as large as the page allows above so much that is still to come."""
@@ -113,18 +105,9 @@ class _Sheet:
 
     def _fitted(self, text: str, size: float, width: float) -> str:
         """Return a text that the font has, cut with an ellipsis where it is too long."""
-        shown = [letter if ord(letter) in self._glyphs else f"[U+{ord(letter):04X}]" for letter in text]
-        if pdfmetrics.stringWidth("".join(shown), _FONT, size) <= width:
-            return "".join(shown)
-        while shown and pdfmetrics.stringWidth("".join(shown) + "...", _FONT, size) > width:
-            shown.pop()
-        return "".join(shown) + "..."
-
-
-@cache
-def _glyphs() -> frozenset[int]:
-    """Make the font known and return the code points that it has."""
-    packed = resources.files("radnode").joinpath("fonts/wqy-microhei.ttf.xz").read_bytes()
-    font = TTFont(_FONT, io.BytesIO(lzma.decompress(packed)))
-    pdfmetrics.registerFont(font)
-    return frozenset(font.face.charToGlyph)
+        letters = shown(text)
+        if pdfmetrics.stringWidth("".join(letters), NAME, size) <= width:
+            return "".join(letters)
+        while letters and pdfmetrics.stringWidth("".join(letters) + "...", NAME, size) > width:
+            letters.pop()
+        return "".join(letters) + "..."

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
     Engine,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     Table,
     delete,
     func,
+    literal_column,
     select,
     update,
 )
@@ -58,6 +60,13 @@ retired_keys = Table(  # key-encryption keys under which nothing may be wrapped 
     metadata,
     Column("kek_id", String(256), primary_key=True),
     Column("retired", Float, nullable=False),
+)
+key_copies = Table(  # see `radnode.storage.key_copy`
+    "key_copies",
+    metadata,
+    Column("path", String(4096), primary_key=True),
+    Column("written", Float, nullable=False),
+    Column("is_current", Boolean, nullable=False),  # false: keys were destroyed or wrapped anew since
 )
 
 
@@ -207,6 +216,8 @@ class StudyKeys:
         with self._connection(writes=True) as connection:
             for kek_id in dict.fromkeys(kek_id for _, kek_id, _ in fresh):
                 require_in_use(connection, kek_id)
+            if fresh:
+                connection.execute(update(key_copies).values(is_current=False))
             for row, kek_id, wrapped in fresh:
                 same = (study_keys.c.key_id == row.key_id, study_keys.c.wrapped == row.wrapped)
                 connection.execute(update(study_keys).where(*same).values(kek_id=kek_id, wrapped=wrapped))
@@ -221,6 +232,7 @@ class StudyKeys:
         """Make a key; where another process was quicker, return that one's."""
         key_id, secret = secrets.token_bytes(16), secrets.token_bytes(KEY)
         kek_id, wrapped = self._wrap(secret, key_id)
+        self._prove(kek_id)
         row = {"key_id": key_id, "study": study, "kek_id": kek_id, "wrapped": wrapped, "created": self._clock()}
         with self._connection(writes=True) as connection:
             require_in_use(connection, kek_id)
@@ -230,6 +242,26 @@ class StudyKeys:
         if created is None:
             raise KeyUnavailable("The key of a study was destroyed while it was made; try again.")
         return created
+
+    def _prove(self, kek_id: str) -> None:
+        """See that a key-encryption key opens what was wrapped under it before; nothing else may be wrapped under it.
+
+        Two study keys are tried, so that one that was damaged keeps no image out.
+
+        Raises:
+            KeyUnavailable: the provider does not answer, or holds another key under that id.
+        """
+        newest = select(study_keys).where(study_keys.c.kek_id == kek_id).order_by(literal_column("rowid").desc())
+        with self._connection() as connection:
+            rows = connection.execute(newest.limit(2)).all()
+        for row in rows:
+            try:
+                self._open(row.key_id, kek_id, row.wrapped)
+            except SealBroken:
+                continue
+            return
+        if rows:
+            raise KeyUnavailable(f"The provider's {kek_id} is not the key that wrapped the study keys; see [keys].")
 
     @contextmanager
     def _connection(self, *, writes: bool = False) -> Iterator[Connection]:
@@ -291,6 +323,7 @@ def retire(connection: Connection, kek_id: str, now: float) -> None:
 
 def destroy(connection: Connection, study: str) -> bool:
     """Destroy the key of a study (a pseudonym); False where there is none. Nothing opens its objects any more."""
+    connection.execute(update(key_copies).values(is_current=False))
     return bool(connection.execute(delete(study_keys).where(study_keys.c.study == study)).rowcount)
 
 

@@ -22,7 +22,7 @@ import secrets
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -156,6 +156,38 @@ class SegmentStore:
         except OSError as error:
             raise unavailable("removed", error) from error
 
+    def copy(self, objects: Sequence[bytes], folder: Path) -> list[bytes]:
+        """Copy objects of one segment (ids, in their order) into a segment of that name, at their places.
+
+        Returns:
+            Those that are not in the store.
+
+        Raises:
+            OSError: the disk failed, or there is such a segment.
+        """
+        missing = []
+        try:
+            source = self._find(objects[0], os.O_RDONLY)
+        except FileNotFoundError:
+            return list(objects)
+        try:
+            path = (folder / objects[0][:SEGMENT_ID].hex()).with_suffix(_CLOSED)
+            target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                for object_id in objects:
+                    start = _start(object_id)
+                    length = length_at(source, start)
+                    if length:
+                        _copy_range(source, target, start, padded(HEAD.size + length))
+                    else:
+                        missing.append(object_id)
+                os.fsync(target)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+        return missing
+
     def leave(self, object_id: bytes) -> None:
         """Leave it to `sweep` whether anything refers to an object of this process: nobody can tell now.
 
@@ -218,6 +250,16 @@ class SegmentStore:
             with contextlib.suppress(FileNotFoundError):
                 return os.open(stem.with_suffix(suffix), flags)
         return os.open(stem.with_suffix(_CLOSED), flags)
+
+
+def _copy_range(source: int, target: int, start: int, count: int) -> None:
+    """Copy a stretch of a file to the same place of another."""
+    while count:
+        block = os.pread(source, min(count, 1 << 20), start)
+        if not block:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        written = os.pwrite(target, block, start)
+        start, count = start + written, count - written
 
 
 def _close(segment: Segment, *, is_settled: bool) -> None:

@@ -163,6 +163,16 @@ def report(rounds: int) -> None:
     measure(rounds, click.echo)
 
 
+@cli.command()
+@click.option("--images", default=120, show_default=True, type=click.IntRange(16), help="Films for each measurement.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Medians are over these.")
+def detect(images: int, rounds: int) -> None:
+    """Films a second through the worker, beside a bare torch loop over the same films, alone and with a push beside."""
+    from benchmarks.detect import measure  # noqa: PLC0415
+
+    _run(lambda folder: measure(images, rounds, folder, click.echo))
+
+
 def _named(names: str, known: Mapping[str, _T]) -> list[_T]:
     """Return what is known by these names, which commas separate."""
     for name in names.split(","):

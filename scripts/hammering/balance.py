@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 from support.crash import sources
 from support.node import Orthanc
 
 from hammering.images import digest
 from hammering.ledger import Ledger
+from hammering.pictures import compare
 
 Key = tuple[str, str]  # SOP Instance UID of the source, Series Instance UID of the report: one model version's results
 
@@ -28,6 +30,9 @@ class Balance:
         twice: images with two current reports of the same model version, or a report that is stored twice.
         lost: acknowledged images without a current report.
         unknown: images that were reported or forwarded and that nobody sent.
+        unpictured: reports with a result that has no picture.
+        pictured_twice: reports of which two pictures show the same image, or that have too many.
+        orphaned: pictures that belong to no report at the PACS.
         unforwarded: acknowledged images that a rule forwards and that the PACS has not.
         altered: forwarded images whose data sets at the PACS are not bit for bit those that were sent.
         uncommitted: acknowledged images of which the node said, when asked to commit them, that it has them not.
@@ -39,6 +44,9 @@ class Balance:
     twice: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
+    unpictured: set[str] = field(default_factory=set)
+    pictured_twice: set[str] = field(default_factory=set)
+    orphaned: set[str] = field(default_factory=set)
     unforwarded: set[str] = field(default_factory=set)
     altered: set[str] = field(default_factory=set)
     uncommitted: set[str] = field(default_factory=set)
@@ -46,6 +54,7 @@ class Balance:
     forwarded: int = 0
     reports: int = 0
     predecessors: int = 0
+    pictures: int = 0
 
     @property
     def is_even(self) -> bool:
@@ -57,6 +66,9 @@ class Balance:
         yield "reported twice", self.twice
         yield "lost", self.lost
         yield "nobody's", self.unknown
+        yield "without its picture", self.unpictured
+        yield "pictured twice", self.pictured_twice
+        yield "picture of no report", self.orphaned
         yield "not forwarded", self.unforwarded
         yield "forwarded altered", self.altered
         yield "commitment refused", self.uncommitted
@@ -64,12 +76,14 @@ class Balance:
 
 
 def draw_up(ledger: Ledger, objects: Iterable[bytes]) -> Balance:
-    """Hold everything that a PACS has (Part 10 files: reports, and forwarded images) against the ledger."""
-    reports, forwarded = [], dict[str, str]()
+    """Hold everything that a PACS has (Part 10 files: reports, pictures, forwarded images) against the ledger."""
+    reports, pictures, forwarded = list[Dataset](), list[Dataset](), dict[str, str]()
     for content in objects:
         dataset = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
         if dataset.Modality == "SR":
             reports.append(dataset)
+        elif dataset.SOPClassUID == SecondaryCaptureImageStorage:
+            pictures.append(dataset)
         else:
             forwarded[str(dataset.SOPInstanceUID)] = digest(content)
     replaced = {uid for report in reports for uid in _predecessors(report)}
@@ -79,12 +93,15 @@ def draw_up(ledger: Ledger, objects: Iterable[bytes]) -> Balance:
             for source in sources(report):
                 current[source, str(report.SeriesInstanceUID)].append(str(report.SOPInstanceUID))
     counts = {"forwarded": len(forwarded), "reports": len(reports), "predecessors": len(replaced)}
+    counts["pictures"] = len(pictures)
     balance = Balance(set(ledger.acknowledged), **counts)
     reported = {source for source, _ in current}
     balance.twice = {source for (source, _), found in current.items() if len(found) > 1}
     balance.once = (balance.acknowledged & reported) - balance.twice
     balance.lost = balance.acknowledged - reported
     balance.unknown = (reported | set(forwarded)) - set(ledger.sent)
+    held = compare(reports, pictures)
+    balance.unpictured, balance.pictured_twice, balance.orphaned = held.missing, held.twice, held.orphaned
     due = {uid for uid in balance.acknowledged if ledger.images[uid].is_forwarded}
     balance.unforwarded = due - set(forwarded)
     sent = {uid: ledger.images[uid].digest for uid in forwarded if uid in ledger.images}
@@ -105,6 +122,7 @@ def table(balance: Balance, ledger: Ledger) -> Iterator[str]:
     yield line("acknowledged", len(balance.acknowledged), offered)
     replaced = f"{balance.reports} reports at the PACS, {balance.predecessors} of them replaced by later ones"
     yield line("reported exactly once", len(balance.once), replaced)
+    yield line("pictures", balance.pictures, "at the PACS, of the reports with a result")
     yield line("forwarded", balance.forwarded, "images at the PACS, bit for bit as they were sent")
     yield line("commitments promised", len(ledger.asked), f"of {len(ledger.images)} images, asked for in turn")
     for title, found in balance.faults():

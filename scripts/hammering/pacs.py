@@ -6,6 +6,8 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 from support.node import NodeProcess
 from support.pacs import TroubledOrthanc
@@ -38,13 +40,20 @@ class Trouble(threading.Thread):
                     self._over.wait(seconds)
 
     def _lose(self) -> None:
-        """Let the PACS forget a report that it has taken and not committed: what it committed is its own to keep."""
+        """Let the PACS forget something that it has taken and not committed: what it committed is its own to keep."""
         with self._pacs.killed():
-            taken = [row for row in self._node.results() if any(item["state"] == "sent" for item in row["delivered"])]
-            if taken and self._pacs.lose(self._chance.choice(taken)["report"]["SOPInstanceUID"]):
-                self.counts["lost a report"] += 1  # else the one that was chosen had been lost before
+            taken = [uid for row in self._node.results() for uid in _taken(row)]
+            if taken and self._pacs.lose(self._chance.choice(taken)):
+                self.counts["lost an object"] += 1  # else the one that was chosen had been lost before
 
     def end(self) -> None:
         """Return when the trouble that it is in is over, and the last."""
         self._over.set()
         self.join()
+
+
+def _taken(result: dict[str, Any]) -> Iterator[str]:
+    """Yield what the PACS has of a result and has not committed yet: report and pictures, by SOP Instance UID."""
+    for made in ({**result["report"], "delivered": result["delivered"]}, *result["secondary"]):
+        if any(item["state"] == "sent" for item in made["delivered"]):
+            yield made["SOPInstanceUID"]

@@ -55,7 +55,6 @@ SETTINGS = {
     "RADNODE_DELIVER__PROBE_SECONDS": "2",
     "RADNODE_DELIVER__TIMEOUT_SECONDS": "10",
     "RADNODE_DELIVER__COMMITMENT_SECONDS": "3",
-    "RADNODE_REPORT__SECONDARY": "[]",  # reports alone: the ledger knows no pictures
 }
 
 

@@ -47,3 +47,18 @@ def test_row_27_sigterm_cuts_off_roles_that_hang_at_one_deadline_and_nothing_is_
         assert_one_report_each(pacs, first.promised | second.promised)
         assert node.stop() == 0
         node.assert_sound()
+
+
+def test_trail_of_a_node_that_stops_while_its_killed_sequencer_waits_ends_with_its_end(tmp_path: Path) -> None:
+    with CrashNode(tmp_path / "node") as node:
+        node.start(role="deliver", wait=("sequencer",))
+        for deaths in range(1, 4):  # the second restart waits for half a second, the third for a whole one
+            wait_for(lambda deaths=deaths: len(node.events("ready", "sequencer")) == deaths, 30, "it is back")  # type: ignore[misc]
+            node.kill_role("sequencer")
+            wait_for(lambda deaths=deaths: len(node.events("role_died")) == deaths, 10, "its death is seen")  # type: ignore[misc]
+        assert node.stop() == 0
+        assert len(node.events("ready", "sequencer")) == 3
+        ended = ["110100 node_stopped", "110113 recording_stopped"]
+        assert [entry["event"] for entry in node.trail()[-2:]] == ended
+        assert node.left()["audit rows not in the trail"] == 0
+        assert node.run("audit", "verify").returncode == 0

@@ -556,6 +556,14 @@ def test_silence_after_the_request_is_no_report_and_the_association_is_released(
         assert time.monotonic() - began < 2
 
 
+def test_report_that_was_heard_elsewhere_is_not_waited_for():
+    with scripted_pacs([]) as (pacs, _), asking(pacs) as association:
+        association.ask(REQUEST)
+        began = time.monotonic()
+        assert not association.await_report(60, pytest.fail, lambda: True)
+        assert time.monotonic() - began < 10
+
+
 @pytest.mark.parametrize(("error", "status"), [(StoreUnavailable("full"), 0x0213), (AuditError("not written"), 0x0110)])
 def test_report_of_a_destination_that_cannot_be_kept_is_answered_with_a_failure(error, status):
     def take(_report):

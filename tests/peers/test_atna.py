@@ -10,6 +10,8 @@ import signal
 import socket
 import ssl
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
@@ -24,9 +26,11 @@ from radnode.audit import atna, events
 from radnode.audit.events import Actor
 from radnode.audit.syslog import deliver, frame
 from radnode.audit.verify import verify
+from radnode.configuration import load_settings
 from radnode.errors import AuditError
 
 HOSTILE = '\r\n<x a="&">\x00\x1b\ud800 ]]>%s\u2028山田 " '
+AWAY_SECONDS = float(os.environ.get("AUDIT_AWAY_SECONDS", "2"))  # see docs/testing.md
 PSEUDONYM = "0123456789abcdef" * 2
 SOURCE = atna.Source("RADNODE", "node.hospital.example", "urn:radnode:audit")
 
@@ -38,6 +42,7 @@ def entries() -> Iterator[dict]:
         Actor(address="2001:db8::7"),
         Actor(ae="RADNODE", user="radnode"),
         Actor(user=HOSTILE),
+        Actor(user="radnode", certificate="ab" * 32),
         Actor(ae=HOSTILE),
         Actor(),
     ]
@@ -110,7 +115,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[NodePr
     with NodeProcess(folder / "node", pacs_port=pacs_port) as node, scripted_pacs(pacs_port, node.folder / "pki"):
         syslog = f'[audit]\nsyslog = {{ host = "127.0.0.1", port = {port} }}\n'
         text = node.config.read_text().replace("[audit]\n", syslog).replace("anchor = []", 'anchor = ["syslog"]')
-        node.config.write_text(text)
+        metrics = text.rindex("port = 0")
+        node.config.write_text(f"{text[:metrics]}port = {free_port()}\n")
         yield node
 
 
@@ -161,6 +167,14 @@ def test_rsyslog_receives_every_event_of_a_whole_run_once_in_order_and_valid(
         assert event.get("csd-code") == entry["event"].split()[0]
 
 
+def gauge(node: NodeProcess, name: str) -> float:
+    port = load_settings(node.config).metrics.port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    [value] = [line.rpartition(" ")[2] for line in lines if line.partition(" ")[0].partition("{")[0] == name]
+    return float(value)
+
+
 def check(node: NodeProcess) -> str:
     [line] = [line for line in node.run("check").stdout.splitlines() if "audit repository" in line]
     return line
@@ -173,18 +187,27 @@ def test_check_says_that_the_repository_has_everything(node: NodeProcess, reposi
 def test_what_happens_while_rsyslog_is_away_comes_afterwards_once_and_in_order(
     node: NodeProcess, repository: Rsyslog, tmp_path: Path
 ) -> None:
-    before = len(node.trail())
+    before, kept, sent = len(node.trail()), len(node.trail("image_received")), 0
     repository.stop()
-    send(node, tmp_path, 3)
-    wait_for(lambda: len(node.trail("image_received")) == 5, 10, "the images are in the trail")
+    end = time.monotonic() + AWAY_SECONDS
+    while sent < 3 or time.monotonic() < end:
+        send(node, tmp_path, 1)
+        sent += 1
+        time.sleep(min(5.0, AWAY_SECONDS / 3))
+    wait_for(lambda: len(node.trail("image_received")) == kept + sent, 10, "the images are in the trail")
     wait_for(lambda: [line for line in node.log() if line["event"] == "repository_away"], 20, "the log says so")
     assert "BAD  audit repository: The audit repository 127.0.0.1" in check(node)
     assert "entries wait for it" in check(node)
     assert len(sequences(repository)) == before
+    assert gauge(node, "radnode_audit_repository_waiting_entries") == len(node.trail()) - before
+    assert gauge(node, "radnode_audit_repository_delay_seconds") >= AWAY_SECONDS
+    assert gauge(node, "radnode_audit_trail_entries") == len(node.trail())
     repository.start()
     wait_for(lambda: has_all(node, repository), 60, "rsyslog has everything")
     assert sequences(repository) == list(range(1, len(node.trail()) + 1))
     wait_for(lambda: [line for line in node.log() if line["event"] == "repository_back"], 5, "the log says so")
+    wait_for(lambda: gauge(node, "radnode_audit_repository_waiting_entries") == 0, 10, "the cursor has moved")
+    assert gauge(node, "radnode_audit_repository_delay_seconds") == 0
 
 
 def test_kill_of_the_sequencer_and_of_rsyslog_loses_nothing_and_a_repeated_entry_keeps_its_number(

@@ -12,7 +12,7 @@ import click
 import pytest
 from pydicom.uid import generate_uid
 from sqlalchemy import update
-from support import films, rooms
+from support import films, rooms, toys
 from support.audited import COMMANDS, SERVING, STOPPING, Use
 from support.bad_input import ECHO, Target, raw_data_set
 from support.certificates import DAY, resigned
@@ -100,6 +100,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         film = folder / "third.dcm"
         film.write_bytes(films.file_bytes(films.fresh(films.MR)))
         words = {"film": film, "result": result, "job": job, "dead": dead, "fresh": folder / "fresh"}
+        toys.trust(node.folder / "models")
+        words["public"] = folder / "stranger.pub"
+        words["public"].write_bytes((node.folder / "models" / "trusted" / "tests.pub").read_bytes())
+        weights, how = toys.program(toys.Says(0.0)), {"percentiles": [0.0, 100.0], "threshold": 0.5}
+        for number in "12":
+            package = toys.package(folder / number, "toy", weights, version=f"{number}.0.0", **how)
+            words[f"package {number}"] = package
         words["study"] = node.trail("image_received")[-1]["study"]
         yield Site(node, {name: str(word) for name, word in words.items()})
 

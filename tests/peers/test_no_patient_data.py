@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -16,6 +17,15 @@ from support import films
 from support.node import NodeProcess, free_port, radnode, wait_for
 from support.strangers import scripted_pacs
 from support.traces import needles, too_open, traces, traces_in, values
+
+from radnode.audit.events import Actor
+from radnode.audit.log import open_sealed
+from radnode.configuration import load_settings
+from radnode.errors import AuditError, KeyUnavailable, SealBroken
+from radnode.initialise import initialise
+from radnode.jobs.index import every_object
+from radnode.node import Node
+from radnode.storage.keys import read_key
 
 RUN = f"{os.getpid()}{time.time_ns() % 10**6}"  # makes the values of this run unlike those of any other
 PATIENTS = {
@@ -82,6 +92,7 @@ def _tell(story: Story) -> None:
     kept = []
     for label, patient in PATIENTS.items():
         elements = {**patient, "PatientID": f"PID-{label}-{RUN}", "AccessionNumber": f"ACC{label[:3]}{RUN[:8]}"}
+        elements |= {"PatientBirthDate": "19110207", "StudyDate": "19870319"}  # of nobody else here
         film = films.file_bytes(films.fresh(films.OPACITY, **elements))
         kept += [
             story.film(f"{label}-opacity", film),
@@ -127,6 +138,7 @@ def _refused(node: NodeProcess) -> int:
 def test_search_finds_what_it_is_to_find(story: Story) -> None:
     for path in story.films:
         assert traces(path.read_bytes(), story.wanted)
+    assert {"19110207", "1911-02-07", "19870319"} <= values(story.films)
     coded = base64.b64encode(b"xy" + f"PID-utf8-{RUN}".encode())
     assert any("base64" in label for label in traces(coded, story.wanted))
     assert any("utf-16" in label for label in traces("山田桜子".encode("utf-16-le"), story.wanted))
@@ -183,6 +195,32 @@ def test_data_folder_holds_no_patient_data_after_the_node_has_stopped(story: Sto
     assert traces_in(story.node.folder, story.wanted) == {}
     assert traces(story.node.log_path.read_bytes(), story.wanted) == []
     assert too_open(story.node.folder) == []
+
+
+def test_stranger_with_a_copy_of_the_data_folder_and_keys_of_their_own_opens_nothing(
+    story: Story, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(story.node.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("keys", "run"))
+    assert traces_in(copy, story.wanted) == {}
+    without = Node(load_settings(copy / "radnode.toml"))
+    with pytest.raises(KeyUnavailable):
+        without.results.listing(Actor(user="stranger"))
+    shutil.copytree(initialise(tmp_path / "own", 2762, None).parent / "keys", copy / "keys")
+    stranger = Node(load_settings(copy / "radnode.toml"))
+    with stranger.engine.connect() as tx:
+        objects = every_object(tx)
+    assert len(objects) > 20
+    for object_id in objects:
+        with pytest.raises(SealBroken):
+            stranger.vault.get(object_id)
+    key = read_key(copy / "keys" / "audit.key")
+    sealed = [entry for entry in story.node.trail() if entry["sealed"]]
+    assert len(sealed) > 20
+    for entry in sealed:
+        with pytest.raises(AuditError):
+            open_sealed(entry, key)
+    for node in (without, stranger):
+        node.engine.dispose()
 
 
 def _new_bytes(path: Path, since: float) -> bytes:

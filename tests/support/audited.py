@@ -42,12 +42,28 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     ),  # pseudonyms alone
     "jobs show": (Use(("jobs", "show", "{job}"), ("command_used",)),),
     "jobs retry": (Use(("jobs", "retry", "{job}"), ("job_changed",)),),
+    "jobs repeat": (Use(("jobs", "repeat", "{result}"), ("job_changed",)),),
     "jobs discard": (Use(("jobs", "discard", "{dead}"), ("job_changed",)),),
     "jobs pause": (Use(("jobs", "pause"), ("job_changed",) * 2),),  # both stages
     "jobs resume": (Use(("jobs", "resume"), ("job_changed",) * 2),),
     "rules test": (Use(("rules", "test", "{film}")),),  # a file of the caller's own
     "models list": (Use(("models", "list")),),
     "models verify": (Use(("models", "verify")),),
+    "models sign": (
+        Use(("models", "sign", "{study}", "--key", "{fresh}.key"), (), 1),
+    ),  # needs no node, and so no trail
+    "models trust": (Use(("models", "trust", "{public}"), ("model_changed",)),),
+    "models distrust": (Use(("models", "distrust", "stranger"), ("model_changed",)),),
+    "models add": tuple(Use(("models", "add", f"{{package {version}}}"), ("model_changed",)) for version in "12"),
+    "models activate": (Use(("models", "activate", "toy", "1.0.0"), ("model_changed",)),),
+    "models shadow": (
+        Use(("models", "shadow", "toy", "2.0.0"), ("model_changed",)),
+        Use(("models", "shadow", "toy", "--off"), ("model_changed",)),
+    ),
+    "models compare": (Use(("models", "compare", "toy", "--version", "1.0.0"), (), 1),),  # there is nothing to compare
+    "models drift": (Use(("models", "drift")),),  # counts of scores, of nobody
+    "models rollback": (Use(("models", "rollback", "toy"), ("model_changed",)),),
+    "models remove": (Use(("models", "remove", "toy", "2.0.0"), ("model_changed",)),),
     "audit tail": (
         Use(("audit", "tail"), ("trail_read",)),
         Use(("audit", "tail", "--patient", "4711"), ("trail_read",)),
@@ -64,9 +80,13 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     ),
     "audit verify": (Use(("audit", "verify")),),  # shows no entry, and writes nothing beside what it judges
     "conformance": (Use(("conformance",)),),
+    "backup": (Use(("backup", "{fresh}-backup", "--keys", "{fresh}-study-keys"), ("command_used",)),),
+    # refused where there is data; what it leaves where there is none stands in tests/unit/test_backup.py
+    "restore": (Use(("restore", "{fresh}-backup", "--keys", "{fresh}-study-keys"), (), 1),),
     "keys list": (Use(("keys", "list"), ("command_used",)),),
     "keys rotate": (Use(("keys", "rotate"), ("key_changed",) * 2),),  # begun, and done
     "keys retire": (Use(("keys", "retire", "kek-0001"), ("key_changed",)),),
+    "keys forget": (Use(("keys", "forget", "{fresh}-study-keys"), ("key_changed",)),),
     "purge": (
         Use(("purge", "--dry-run", "--study", "{study}")),  # changes nothing, and names what it was told
         Use(("purge", "--study", "{study}"), ("study_purged",)),

@@ -171,7 +171,7 @@ _JOBS = "SELECT kind, state, count(*) FROM jobs GROUP BY kind, state"
 _NAMED = """
     SELECT object_id FROM instances UNION SELECT object_id FROM results UNION SELECT report_id FROM results
     UNION SELECT object_id FROM commitments WHERE object_id IS NOT NULL
-    UNION SELECT object_id FROM secondary
+    UNION SELECT object_id FROM secondary UNION SELECT object_id FROM shadow_results
 """
 
 

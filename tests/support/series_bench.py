@@ -14,8 +14,10 @@ from torch import nn
 
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser
+from radnode.detect.catalogue import Catalogue
 from radnode.detect.decoding import DecoderChild
 from radnode.detect.series_worker import SeriesTouch, SeriesWorker
+from radnode.detect.shadows import Shadows
 from radnode.detect.worker import Worker
 from radnode.jobs.completion import Completion
 from radnode.jobs.register import JobRow
@@ -51,7 +53,7 @@ class SeriesBench:
         self.refused: list[str] = []
         self.decoder = DecoderChild(20.0)
         self.analyser = Analyser(
-            self.models,
+            Catalogue(self.models, self.rooms.engine),
             self.decoder,
             device="cpu",
             threads=1,
@@ -67,6 +69,7 @@ class SeriesBench:
             "actor": Actor(user="test"),
             "owner": "worker:1",
             "log": self.log,
+            "shadows": Shadows(self.rooms.stores, self.analyser, Actor(user="test"), self.log, 20.0),
         }
         node, touch = Node(Settings()), SeriesTouch(self.analyser, self.completion)
         self.worker = Worker(self.rooms.stores, compose=node.compose, whole_series=touch, **parts)

@@ -22,7 +22,7 @@ WHITE = 3.5  # of -4..4 after normalisation
 MANIFEST = """
 format = 1
 name = "{name}"
-version = "0.0.1"
+version = "{version}"
 device_uid = "2.25.{number}"
 manufacturer = "radnode"
 status = "research"
@@ -111,6 +111,18 @@ class NotANumber(_Toy):
         return torch.log((corner <= WHITE).float()) * (corner > WHITE).float()
 
 
+class Says(nn.Module):
+    """Says the same of every image: a logit that tells which version it is."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self.logit = logit
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        heat = nn.functional.avg_pool2d(x[:, 0], 8)
+        return heat.flatten(1).amax(dim=1) * 0.0 + self.logit, heat * 0.0
+
+
 class Bright(nn.Module):
     """Looks at a volume and finds what is brighter than anything in a patient, in any slice.
 
@@ -158,42 +170,53 @@ def series_program(module: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
-def package(folder: Path, name: str, weights: bytes, *, percentiles: list[float], threshold: float) -> Path:
+def package(
+    folder: Path,
+    name: str,
+    weights: bytes,
+    *,
+    percentiles: list[float],
+    threshold: float,
+    version: str = "0.0.1",
+    key: Ed25519PrivateKey = KEY,
+) -> Path:
     """Write a signed package of these weights into a folder of its own; return the folder."""
     table = INPUT.format(percentiles=percentiles)
     accepts = {"level": "instance", "sop_class": CR_IMAGE, "modality": "CR"}
-    return _write(folder, name, weights, table=table, threshold=threshold, **accepts)
+    return _write(folder, name, weights, version, key, table=table, threshold=threshold, **accepts)
 
 
-def series_package(folder: Path, name: str, weights: bytes) -> Path:
+def series_package(folder: Path, name: str, weights: bytes, version: str = "0.0.1") -> Path:
     """Write a signed package that looks at whole CT series; return the folder."""
     accepts = {"level": "series", "sop_class": CT_IMAGE, "modality": "CT"}
-    return _write(folder, name, weights, table=VOLUME, threshold=0.5, **accepts)
+    return _write(folder, name, weights, version, KEY, table=VOLUME, threshold=0.5, **accepts)
 
 
-def _write(folder: Path, name: str, weights: bytes, **values: object) -> Path:
+def _write(folder: Path, name: str, weights: bytes, version: str, key: Ed25519PrivateKey, **values: object) -> Path:
     folder.mkdir(parents=True)
     (folder / "weights.pt2").write_bytes(weights)
     digest = hashlib.sha256(weights).hexdigest()
-    manifest = MANIFEST.format(name=name, digest=digest, number=int(digest[:16], 16), **values)
+    number = int.from_bytes(hashlib.sha256(f"{name} {version} {digest}".encode()).digest()[:8])
+    manifest = MANIFEST.format(name=name, version=version, digest=digest, number=number, **values)
     (folder / "model.toml").write_text(manifest)
-    sign_package(folder, KEY, "tests")
+    sign_package(folder, key, "tests")
     return folder
 
 
 def install(models: Path, name: str, module: nn.Module) -> Path:
     """Write a signed package into a models folder that trusts its key; return the package's folder."""
-    _trust(models)
+    trust(models)
     return package(models / name / "0.0.1", name, program(module), percentiles=[0.0, 100.0], threshold=1.0)
 
 
 def install_series(models: Path, name: str, module: nn.Module) -> Path:
     """Write a signed package that looks at whole series into a models folder that trusts its key."""
-    _trust(models)
+    trust(models)
     return series_package(models / name / "0.0.1", name, series_program(module))
 
 
-def _trust(models: Path) -> None:
+def trust(models: Path) -> None:
+    """Trust the key that signs toys."""
     (models / "trusted").mkdir(parents=True, exist_ok=True)
     pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (models / "trusted" / "tests.pub").write_bytes(pem)

@@ -11,11 +11,12 @@ import pydicom
 from pydicom import config
 
 KEYWORDS = ("PatientName", "PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+DATES = ("PatientBirthDate", "StudyDate")
 MIN_BYTES = 6  # a shorter needle would turn up in sealed bytes by chance
 
 
 def values(paths: Iterable[Path]) -> set[str]:
-    """The values that identify the patients and objects in these files, names by component."""
+    """The values that identify the patients and objects in these files, names by component, dates in two forms."""
     found: set[str] = set()
     with config.disable_value_validation():  # a bad UID is a value as well
         for path in paths:
@@ -24,6 +25,8 @@ def values(paths: Iterable[Path]) -> set[str]:
                 text = str(dataset.get(keyword, ""))
                 parts = text.replace("=", "^").split("^") if keyword == "PatientName" else [text]
                 found |= {part for part in parts if part}
+            for date in (str(dataset.get(keyword, "")) for keyword in DATES):
+                found |= {date, f"{date[:4]}-{date[4:6]}-{date[6:]}"} if date else set()
     return found
 
 

@@ -22,7 +22,20 @@ from radnode.node import Node
 from radnode.settings import AccessSettings
 from radnode.storage.keys import read_key
 
-OPEN = {"init", "serve", "check", "echo", "send", "rules", "models", "conformance", "audit verify"}
+OPEN = {
+    "init",
+    "serve",
+    "check",
+    "echo",
+    "send",
+    "rules",
+    "models list",
+    "models verify",
+    "models sign",
+    "models drift",
+    "conformance",
+    "audit verify",
+}
 EVERYTHING = frozenset(Task)
 
 
@@ -47,7 +60,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stranger(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A configuration under which who runs the tests has no role."""
+    """A configuration under which who runs the tests has no role, of a node that has a trail."""
+    Node(load_settings(config)).engine.dispose()
     monkeypatch.setenv("RADNODE_ACCESS__OWNER_IS_ADMINISTRATOR", "false")
     return config
 
@@ -73,7 +87,9 @@ def test_every_command_that_wants_a_role_takes_a_reason(command: str) -> None:
     for word in command.split():
         assert isinstance(found, click.Group)
         found = found.get_command(click.Context(found), word) or found
-    assert {"--reason", "--break-glass"} <= {name for parameter in found.params for name in parameter.opts}
+    assert {"--reason", "--break-glass", "--with-certificate"} <= {
+        name for parameter in found.params for name in parameter.opts
+    }
 
 
 def test_roles_say_what_may_be_done(tmp_path: Path) -> None:

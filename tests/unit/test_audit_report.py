@@ -142,6 +142,15 @@ def test_hostile_text_stays_text_in_every_format() -> None:
     assert json.loads(FORMATS["json"](account, ""))["tables"]["Who"][0]["Who"].startswith("A\x1b")
 
 
+def test_pdf_holds_names_of_every_script_that_its_font_has_and_others_as_code_points(tmp_path: Path) -> None:
+    account = accounts.incident(story(), "a week", lambda _found: "Ωνάσης Иванов 山田太郎 홍길동 สม", DISCOVERED)
+    path = tmp_path / "incident.pdf"
+    path.write_bytes(FORMATS["pdf"](account, "Made today."))
+    told = subprocess.run(["pdftotext", "-layout", path, "-"], capture_output=True, text=True, check=True).stdout
+    for word in ("Ωνάσης", "Иванов", "山田太郎", "홍길동", "[U+0E2A][U+0E21]"):
+        assert word in told
+
+
 # --- the command
 
 

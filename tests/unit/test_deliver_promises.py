@@ -50,6 +50,7 @@ class FakePeer:
         self.taken: list[str] = []
         self.requests: list[CommitmentRequest] = []
         self.lingered: list[float] = []
+        self.settled: list[bool] = []  # whether there was nothing to linger for
         self.on_store: Callable[[], None] = lambda: None
         self.on_ask: Callable[[CommitmentRequest], None] = lambda _request: None
         self.answer: Callable[[CommitmentRequest], CommitmentReport | None] = lambda _request: None
@@ -63,8 +64,11 @@ class FakePeer:
         self.on_ask(request)
         self.requests.append(request)
 
-    def await_report(self, seconds: float, take: Callable[[CommitmentReport], object]) -> bool:
+    def await_report(
+        self, seconds: float, take: Callable[[CommitmentReport], object], is_settled: Callable[[], bool]
+    ) -> bool:
         self.lingered.append(seconds)
+        self.settled.append(is_settled())
         report = self.answer(self.requests[-1])
         if report is not None:
             take(report)
@@ -229,8 +233,11 @@ def test_answer_matches_after_a_restart(bench: Bench) -> None:
 
 
 def test_answer_that_is_faster_than_this_node_counts(bench: Bench) -> None:
+    def answers(request: CommitmentRequest) -> None:
+        bench.listener.reported(committed(request))
+
     bench.reports(1, 2)
-    bench.peer.on_ask = lambda request: bench.listener.reported(committed(request)) and None
+    bench.peer.on_ask = answers
     bench.courier.step()
     assert bench.states() == ["delivered", "delivered"]
     assert bench.rooms.count("sendings") == 0
@@ -301,6 +308,20 @@ def test_association_that_breaks_mid_batch_asks_for_what_was_taken_later(bench: 
     bench.courier.step()
     assert bench.peer.taken == ["2.25.1", "2.25.2", "2.25.3"]
     assert len(bench.peer.requests[-1].references) == 3
+
+
+def test_destination_that_answers_elsewhere_is_not_lingered_on(bench: Bench) -> None:
+    def answers(request: CommitmentRequest) -> None:
+        bench.listener.reported(committed(request))
+
+    bench.reports(1, 2)
+    bench.peer.on_ask = answers
+    bench.courier.step()
+    assert bench.states() == ["delivered", "delivered"]
+    bench.reports(3)
+    bench.peer.on_ask = lambda _request: None
+    bench.courier.step()
+    assert bench.peer.settled == [True, False]
 
 
 def test_destination_that_never_answers_on_the_same_association_is_not_lingered_on_for_ever(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from support import toys
 
 from radnode.detect.analyser import RELOAD_SECONDS, Analyser
+from radnode.detect.catalogue import Catalogue
 from radnode.detect.decoding import DecoderChild
 
 
@@ -14,7 +15,7 @@ def test_detector_that_is_not_installed_is_said_once_however_often_it_is_asked_f
     now = [0.0]
     said: list[tuple[str, str]] = []
     analyser = Analyser(
-        tmp_path,
+        Catalogue(tmp_path),
         DecoderChild(1.0),
         device="cpu",
         threads=1,

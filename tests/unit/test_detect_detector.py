@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from radnode.detect.detector import Detector
 from radnode.detect.manifest import parse_manifest
 from radnode.detect.package import Package, load_package, load_trusted
 from radnode.detect.pixels import PixelImage
+from radnode.detect.precision import choose
 from radnode.detect.program import load_program, refuse_pickles
 from radnode.errors import DetectionError, PackageError
 from radnode.model import Analysis, Code, Outcome, Reason
@@ -227,3 +229,35 @@ def test_shipped_manifest_is_honest_about_its_status() -> None:
     assert manifest.status == "research"
     assert {figure.name for figure in manifest.performance} >= {"AUC within AP", "AUC within PA"}
     assert all(figure.low <= figure.value <= figure.high for figure in manifest.performance)
+
+
+def test_precision_is_float32_unless_asked_for_and_stands_in_the_report(tmp_path: Path, toy_weights: bytes) -> None:
+    package = toy_package(tmp_path / "toy" / "0.0.1", toy_weights)
+    plain, half = (Detector(package, "cpu", precision=precision) for precision in ("float32", "bfloat16"))
+    assert half.identity.parameters == (*plain.identity.parameters, "computed in bfloat16")
+    assert analysis(half.detect([square()])[0]).score == pytest.approx(
+        analysis(plain.detect([square()])[0]).score or 0.0, abs=0.01
+    )
+
+
+def test_bfloat16_is_chosen_only_where_it_is_quicker_and_says_the_same() -> None:
+    slow, quick = torch.tensor([1.0, 2.0]), torch.tensor([1.01, 2.0])
+
+    def network(difference: float, seconds: tuple[float, float]) -> Any:
+        def run(_noise: Tensor) -> Tensor:
+            is_half = torch.is_autocast_enabled("cpu")
+            time.sleep(seconds[is_half])
+            return slow + difference * is_half if difference else (quick if is_half else slow)
+
+        return run
+
+    def raises(_noise: Tensor) -> Tensor:
+        raise RuntimeError("no such kernel")
+
+    shape = (2, 1, 32, 32)
+    assert choose(network(0.0, (0.02, 0.002)), shape, "cpu", "auto") is True
+    assert choose(network(0.0, (0.02, 0.02)), shape, "cpu", "auto") is False
+    assert choose(network(0.1, (0.02, 0.002)), shape, "cpu", "auto") is False
+    assert choose(raises, shape, "cpu", "auto") is False
+    assert choose(raises, shape, "cpu", "float32") is False
+    assert choose(raises, shape, "cpu", "bfloat16") is True

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from radnode.detect.catalogue import active, installed
+from radnode.detect.catalogue import Catalogue, installed
 from radnode.detect.package import Package, load_package, load_trusted, sign_package, verify_package
 from radnode.errors import NotFoundError, PackageError
 from radnode.model import Code
@@ -208,25 +208,20 @@ def test_trusted_keys_are_named_by_their_files(tmp_path: Path) -> None:
         load_trusted(tmp_path)
 
 
-def test_highest_version_is_active_unless_the_active_file_names_another(tmp_path: Path) -> None:
+def test_highest_version_is_active_where_none_was_activated(tmp_path: Path) -> None:
     for version in ("1.2.3", "1.10.0", "1.9.9"):
         write(tmp_path / "toy" / version)
     (tmp_path / "trusted").mkdir()
     assert [version for _, version, _ in installed(tmp_path)] == ["1.2.3", "1.9.9", "1.10.0"]
-    assert active(tmp_path, "toy").name == "1.10.0"
-    (tmp_path / "toy" / "active").write_text("1.9.9\n")
-    assert active(tmp_path, "toy").name == "1.9.9"
-    (tmp_path / "toy" / "active").write_text("3.0.0\n")
-    with pytest.raises(NotFoundError, match=r"3\.0\.0"):
-        active(tmp_path, "toy")
+    assert Catalogue(tmp_path).active("toy").name == "1.10.0"
     with pytest.raises(NotFoundError, match="no model"):
-        active(tmp_path, "../toy")
+        Catalogue(tmp_path).active("../toy")
 
 
 def test_packages_are_listed_and_checked_without_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; "
         "import radnode.detect.catalogue, radnode.detect.package, radnode.detect.gate, radnode.detect.decoding, "
-        "radnode.detect.detector"
+        "radnode.detect.detector, radnode.detect.lifecycle, radnode.detect.trial"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from support import analyses, films
+from support.secondary import secondary
 
 from radnode.report.sr import encode_report
 
@@ -29,18 +31,20 @@ def _scripts() -> Iterator[None]:
 
 @dataclass
 class Story:
-    """Six acknowledged films with a report each, the DX among them forwarded, and one request for a commitment."""
+    """Six acknowledged films with a report each, the first two with a result and its picture, and one request for a
+    commitment; every other one is a DX film, which is forwarded."""
 
     ledger: object
     images: list[object]
     reports: list[Dataset]
+    pictures: list[Dataset]
     forwarded: list[bytes]
 
     def verdict(self) -> tuple[bool, set[str]]:
         """Whether the balance is even, and which lines of it are not empty."""
         from hammering import balance  # noqa: PLC0415
 
-        stored = [*map(encode_report, self.reports), *self.forwarded]
+        stored = [*map(encode_report, self.reports), *map(films.file_bytes, self.pictures), *self.forwarded]
         drawn = balance.draw_up(self.ledger, stored)
         list(balance.table(drawn, self.ledger))  # every line of it can be printed
         return drawn.is_even, {name for name, found in drawn.faults() if found}
@@ -51,19 +55,21 @@ def story(tmp_path: Path) -> Iterator[Story]:
     from hammering.images import FILMS, Image, digest  # noqa: PLC0415
     from hammering.ledger import Ledger  # noqa: PLC0415
 
-    ledger, images, reports, forwarded = Ledger(tmp_path / "ledger.jsonl"), [], [], []
+    ledger, images, reports, pictures, forwarded = Ledger(tmp_path / "ledger.jsonl"), [], [], [], []
     for number in range(6):
         dataset = films.fresh(FILMS[number % 2])
         content = films.file_bytes(dataset)
         uids = str(dataset.SOPInstanceUID), str(dataset.SOPClassUID)
         images.append(Image(tmp_path / uids[0], *uids, str(dataset.Modality), digest(content)))
         ledger.record(images[-1], "CT1", SUCCESS)
-        reports.append(analyses.report(films.received(dataset)))
+        analysis = analyses.NO_FINDING if number < 2 else analyses.NOT_ATTEMPTED
+        reports.append(analyses.report(films.received(dataset), analysis))
+        pictures += secondary(dataset, analysis, ["sc"]).values()
         forwarded += [content] if images[-1].is_forwarded else []
     asked = frozenset(image.uid for image in images)
     ledger.record_request("1.2.3", asked)
     ledger.record_commitment("1.2.3", asked, frozenset())
-    yield Story(ledger, images, reports, forwarded)
+    yield Story(ledger, images, reports, pictures, forwarded)
     ledger.close()
 
 
@@ -102,7 +108,26 @@ def _keeps_twins(story: Story) -> None:
 
 
 def _reports_what_nobody_sent(story: Story) -> None:
-    story.reports.append(analyses.report(films.received(films.fresh(films.NORMAL))))
+    unknown = analyses.report(films.received(films.fresh(films.NORMAL)), analyses.NOT_ATTEMPTED)
+    story.reports.append(unknown)
+
+
+def _forgets_a_picture(story: Story) -> None:
+    story.pictures.pop()
+
+
+def _pictures_again_under_another_uid(story: Story) -> None:
+    twin = copy.deepcopy(story.pictures[0])
+    twin.SOPInstanceUID = generate_uid(prefix=None)
+    story.pictures.append(twin)
+
+
+def _pictures_what_has_no_report(story: Story) -> None:
+    story.pictures.append(secondary(films.fresh(films.NORMAL), kinds=["sc"])["sc1"])
+
+
+def _pictures_what_has_no_result(story: Story) -> None:
+    story.reports[0] = analyses.report(_source(story, 0), analyses.FAILED)
 
 
 def _forwards_nothing(story: Story) -> None:
@@ -135,9 +160,13 @@ def _acknowledges_and_drops(story: Story) -> None:
 BROKEN: dict[Callable[[Story], None], set[str]] = {
     _forgets_a_report: {"lost"},
     _acknowledges_and_drops: {"lost"},
-    _reports_again_under_another_uid: {"reported twice"},
+    _reports_again_under_another_uid: {"reported twice", "without its picture"},
     _keeps_twins: {"reported twice"},
     _reports_what_nobody_sent: {"nobody's"},
+    _forgets_a_picture: {"without its picture"},
+    _pictures_again_under_another_uid: {"pictured twice"},
+    _pictures_what_has_no_report: {"picture of no report"},
+    _pictures_what_has_no_result: {"picture of no report"},
     _forwards_nothing: {"not forwarded"},
     _changes_one_pixel: {"forwarded altered"},
     _denies_what_it_acknowledged: {"commitment refused", "commitment unanswered"},

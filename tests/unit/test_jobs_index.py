@@ -32,6 +32,8 @@ def test_objects_of_one_segment_alone_are_found_by_an_index(tmp_path: Path, segm
         assert sorted(objects_beginning(tx, segment)) == ids(segment)
         statement, parameters = asked[-1]
         plan = [row[-1] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-    assert sum("USING COVERING INDEX" in step for step in plan) == 5  # images, findings, reports, pictures, commitments
+    assert (
+        sum("USING COVERING INDEX" in step for step in plan) == 6
+    )  # images, findings, reports, pictures, commitments, shadows
     assert not [step for step in plan if "SCAN" in step]
     engine.dispose()

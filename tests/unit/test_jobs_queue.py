@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, insert
+from sqlalchemy.engine.interfaces import Dialect
 from support.rooms import Rooms
 
 from radnode.errors import NotFoundError, StaleLease
 from radnode.jobs.database import transaction
 from radnode.jobs.schema import jobs
 from radnode.model import JobKind, JobState
+from radnode.prepared import Prepared
 
 
 @pytest.fixture
@@ -41,8 +43,17 @@ def plans(rooms: Rooms, work: Any) -> list[str]:
     statements: list[tuple[str, Any]] = []
     listener = lambda _c, _u, statement, parameters, *_: statements.append((statement, parameters))  # noqa: E731
     event.listen(rooms.engine, "before_cursor_execute", listener)
+    compiled = Prepared._compile  # what SQLAlchemy does not run: each is compiled at its first use of an engine
+
+    def compiling(statement: Prepared, dialect: Dialect) -> tuple[Dialect, str, list[str] | None]:
+        result = compiled(statement, dialect)
+        statements.append((result[1], (None,) * len(result[2] or ())))
+        return result
+
     try:
-        work()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Prepared, "_compile", compiling)
+            work()
     finally:
         event.remove(rooms.engine, "before_cursor_execute", listener)
     found = []
@@ -153,6 +164,22 @@ def test_work_that_was_no_attempt_is_not_counted(rooms: Rooms) -> None:
     (held,) = rooms.queue.lease(JobKind.ANALYSE, "worker:1", 60)
     assert rooms.queue.release("worker:1", counted=False) == 1
     assert rooms.queue.show(held.job_id).attempts == 0
+
+
+def test_repeated_job_waits_behind_those_that_were_there_first(rooms: Rooms) -> None:
+    add(rooms, "seen", priority=20)
+    [one] = rooms.queue.lease(JobKind.ANALYSE, "worker:1", 60)
+    with transaction(rooms.engine) as tx:
+        assert rooms.queue.repeat(tx, JobKind.ANALYSE, "seen") is None  # it is being done
+        rooms.queue.finish(tx, one)
+    add(rooms, "new", "newer")
+    with transaction(rooms.engine) as tx:
+        row = rooms.queue.repeat(tx, JobKind.ANALYSE, "seen")
+        assert row is not None
+        assert (row.state, row.attempts, row.priority) == ("ready", 0, 0)
+        assert rooms.queue.repeat(tx, JobKind.ANALYSE, "seen") is None
+        assert rooms.queue.repeat(tx, JobKind.ANALYSE, "never enqueued") is not None
+    assert lease(rooms) == ["new", "newer", "seen", "never enqueued"]
 
 
 def test_job_that_is_not_there_is_not_found(rooms: Rooms) -> None:

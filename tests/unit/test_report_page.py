@@ -15,11 +15,12 @@ from support.analyses import ANALYSES, FINDING, report
 from support.secondary import secondary
 
 from radnode.model import Analysis
+from radnode.print_font import glyphs
 from radnode.report.page import Page, clean, compose_page, person_name
 from radnode.report.page_html import html_page
-from radnode.report.page_pdf import _glyphs, pdf_page
+from radnode.report.page_pdf import pdf_page
 from radnode.report.sr import encode_report
-from radnode.results import _analysis
+from radnode.results import analysis_document
 
 HOSTILE = "<script>alert(1)</script>^\"'&<img/onerror>"
 
@@ -43,7 +44,7 @@ class Texts(HTMLParser):
 def page(analysis: Analysis = FINDING, picture: bool = True, **elements: object) -> Page:
     film = films.fresh(films.OPACITY, **elements)
     part10 = encode_report(report(films.received(film), analysis))
-    document = {"id": "ab" * 8, **_analysis(analysis), "report": {"SOPInstanceUID": "2.25.1"}}
+    document = {"id": "ab" * 8, **analysis_document(analysis), "report": {"SOPInstanceUID": "2.25.1"}}
     document["source"] = {"SOPInstanceUID": str(film.SOPInstanceUID)}
     capture = secondary(film, analysis, ["sc"]).get("sc1") if picture else None
     return compose_page(document, part10, None if capture is None else encode_report(capture))
@@ -65,6 +66,18 @@ def test_page_says_whose_result_it_is_what_was_found_and_by_which_model() -> Non
     assert dict(made.facts)["Image accepted"] == "2026-03-04 05:06 UTC+00:00"
     assert made.picture is not None
     assert made.picture.width == 808
+
+
+def test_column_that_says_nothing_of_any_finding_is_left_out() -> None:
+    rows = [["1", "Opacity", "lung", "0.63", "", ""], ["2", "Opacity", "", "0.52", "", ""]]
+    seen = Texts(html_page(small(findings=rows))).texts
+    assert [text for text in seen if text in {"Finding", "Site", "Score", "Size", "Image"}] == [
+        "Finding",
+        "Site",
+        "Score",
+    ]
+    assert small(findings=[*rows, ["3", "Nodule", "", "0.5", "9 mm", "7"]]).filled == [0, 1, 2, 3, 4, 5]
+    assert pdf_page(small(findings=rows)).count(b"/Type /Page\n") == 1
 
 
 @pytest.mark.parametrize("name", ["failed", "not_attempted"])
@@ -108,7 +121,7 @@ def test_same_page_gives_the_same_bytes() -> None:
     "name", ["山田 太郎", "홍 길동", "王小東", "Müller Jörg", "Иванов Пётр", "Nguyễn Thị", "Ωνάσης"]
 )
 def test_font_of_the_pdf_has_every_letter_of_a_name(name: str) -> None:
-    assert {ord(letter) for letter in name} <= _glyphs()
+    assert {ord(letter) for letter in name} <= glyphs()
 
 
 def test_letters_that_the_font_lacks_stand_as_their_code_points(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +161,7 @@ def test_sloppy_header_has_a_page_all_the_same() -> None:
     film = films.with_raw(film, "StudyDate", "DA", b"yesterday")
     film = films.with_raw(film, "PatientName", "PN", b"\xff\xfe\x1b$B")
     part10 = encode_report(report(films.received(film), FINDING))
-    document = {"id": "ab" * 8, **_analysis(FINDING), "report": {"SOPInstanceUID": "2.25.1"}}
+    document = {"id": "ab" * 8, **analysis_document(FINDING), "report": {"SOPInstanceUID": "2.25.1"}}
     made = compose_page({**document, "source": {"SOPInstanceUID": "1.2"}}, part10, None)
     assert html_page(made)
     assert pdf_page(made)

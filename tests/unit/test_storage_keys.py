@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from support.rooms import Rooms, database
 
 from radnode.errors import KeyUnavailable, SealBroken, StoreUnavailable
@@ -97,6 +97,22 @@ def _race(folder: str, barrier: Any, answers: Any) -> None:
     barrier.wait(30)
     answers.put([(name, mine.of_study(name).secret) for name in map(str, range(20))])
     engine.dispose()
+
+
+def test_wrong_key_under_the_right_name_wraps_no_new_study_and_one_damaged_row_keeps_none_out(rooms: Rooms) -> None:
+    for study in "ab":
+        rooms.keys.of_study(study)
+    key = rooms.folder / "keys" / "kek-0001.key"
+    right = key.read_text()
+    key.write_text("22" * 32)
+    with pytest.raises(KeyUnavailable, match="kek-0001 is not the key that wrapped"):
+        another(rooms).of_study("c")
+    assert rooms.count("study_keys") == 2
+    key.write_text(right)
+    with rooms.engine.begin() as connection:
+        connection.execute(update(study_keys).where(study_keys.c.study == "b").values(wrapped=b"damaged"))
+    another(rooms).of_study("c")
+    assert rooms.count("study_keys") == 3
 
 
 def test_two_processes_that_race_for_a_study_get_the_same_key(rooms: Rooms) -> None:

@@ -180,6 +180,13 @@ def test_key_comes_back_from_every_provider_bound_to_its_context(subject: Subjec
         provider.unwrap(foreign, wrapped, b"context")
 
 
+def _known(provider: KeyProvider) -> list[str]:
+    try:
+        return provider.keys()
+    except KeyUnavailable:
+        return []
+
+
 def test_provider_in_trouble_stores_nothing_and_mends_by_itself(subject: Subject, tmp_path: Path) -> None:
     (tmp_path / "rooms").mkdir()
     rooms = Rooms(tmp_path / "rooms")
@@ -194,7 +201,10 @@ def test_provider_in_trouble_stores_nothing_and_mends_by_itself(subject: Subject
             assert caught.value.status == 0xA700, name
             with pytest.raises(StorageError):
                 store.get(kept)
-            assert time.monotonic() - started < 8 * SECONDS, name
+            if "kek-0002" not in _known(subject.provider):  # which is a new key: what is new may be sealed under it
+                with pytest.raises(StorageError):
+                    store.put("another", Kind.INSTANCE, b"never in the clear")
+            assert time.monotonic() - started < 12 * SECONDS, name
             assert (rooms.kept_objects(), rooms.count("study_keys")) == (held, keys), name
         assert store.get(kept) == b"kept", name
     rooms.close()
