@@ -66,8 +66,8 @@ def _outlined(cells: _Index, values: HeatMap, shape: tuple[int, ...], highest: f
     found = []
     for number in np.unique(cells[kept, 0]).tolist():
         here = cells[:, 0] == number
-        top, left = cells[here, 1:].min(axis=0)
-        bottom, right = cells[here, 1:].max(axis=0) + 1
+        top, left = (int(value) for value in cells[here, 1:].min(axis=0))
+        bottom, right = (int(value) + 1 for value in cells[here, 1:].max(axis=0))
         crop = np.zeros((bottom - top, right - left), dtype=np.float32)
         crop[cells[here, 1] - top, cells[here, 2] - left] = values[here]
         for points in outlines(crop, level):

@@ -96,7 +96,7 @@ attempted" that names the reason. What a package is: [docs/models.md](../../../d
 ## What was measured on synthetic nodules
 {measured.slabs} slabs of 23 slices of the training patient that no patch of training touched: half with three pasted
 nodules of 5 to 32 mm each, half with pasted vessels and scars alone. The cut of {measured.cut:.3f} was chosen on them,
-as the lowest that leaves a false finding in one slab of four, and on nothing else. 95 % intervals by bootstrap over
+as the lowest that leaves a false finding in one slab of two, and on nothing else. 95 % intervals by bootstrap over
 slabs; they say nothing about other patients, since all slabs are one patient's lung.
 
 | figure | value | 95 % CI |
@@ -119,7 +119,8 @@ are up to two pixels long. "Held by": how many readings hold the middle of the f
 |---|---|---|---|---|---|---|---|
 {_cases(measured.real)}
 
-The patient of the training data has a nodule of his own, in the slices that were left out. {_own(measured)}
+The patient of the training data has a nodule of his own, in the slices that were left out.
+{_own(measured)}
 
 ![Slices through the nodule of LIDC-IDRI-0001: readers green, the detector red](figures/examples.png)
 

@@ -19,7 +19,7 @@ from radnode.detect.outline import outlines
 from radnode.detect.pixels import FloatImage
 
 LOWEST = 0.05  # score of what is looked at for the curves
-FALSE_PER_SLAB = 0.25  # that the cut allows on the synthetic slabs
+FALSE_PER_SLAB = 0.5  # that the cut allows on the synthetic slabs
 APART_MM = 42.0  # between nodules of one slab
 NEAR_MM = 3.0  # a finding whose middle is no further from a nodule is that nodule
 SLABS = 16

@@ -73,6 +73,7 @@ def write_package(
             figures=figures,
             threshold=threshold,
             calibration=calibration,
+            deciles=np.percentile(judged.scores, range(10, 100, 10)).tolist(),
             seed=options.seed,
             command=command,
         ),

@@ -18,6 +18,7 @@ from radnode.detect.manifest import InputSpec
 from radnode.detect.package import Package
 from radnode.detect.pixels import FloatImage, Geometry, PixelImage, decode_pixels, prepare
 from radnode.detect.program import place_program
+from radnode.detect.readings import read_output
 from radnode.errors import DetectionError
 
 COLUMNS = ("image", "patient", "view", "truth", "boxes")
@@ -92,12 +93,12 @@ def square(path: Path, spec: InputSpec) -> FloatImage:
 def judge(package: Package, films: list[Labelled]) -> tuple[Judged, list[str]]:
     """Return what a package says of films, and the names of those it could not look at.
 
-    Every film gets its regions, whatever the threshold.
+    Every film gets its regions, whatever the threshold; a package that gives no map gets none.
     """
     spec, output = package.manifest.input, package.manifest.output
     if spec is None:
         raise ValueError("the package looks at whole series")
-    program, device = place_program(package.read_weights(), "auto", 2)
+    program, device = place_program(package, "auto", 2)
     kept, scores, heats, failed = [], [], [], []
     for item in films:
         try:
@@ -106,8 +107,9 @@ def judge(package: Package, films: list[Labelled]) -> tuple[Judged, list[str]]:
             failed.append(item.film.name)
             continue
         with torch.inference_mode():
-            logits, heat_logits = program(torch.from_numpy(tensor)[None].to(device))
-        score, heat = probabilities(float(logits[0]), heat_logits[0].float().cpu().numpy(), output)
+            logits, maps = read_output(program(torch.from_numpy(tensor)[None].to(device)), output)
+        heat_logits = np.full((1, 1), -60.0, np.float32) if maps is None else maps[0].cpu().numpy()
+        score, heat = probabilities(float(logits[0]), heat_logits, output)
         kept.append(_on_square(item.film, geometry) if item.on_source else item.film)
         scores.append(score)
         heats.append(heat)

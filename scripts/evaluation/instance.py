@@ -20,7 +20,8 @@ def evaluate(package: Package, data: Path, labels: Path, out: Path, seed: int) -
     """Print the table of the card for a labelled folder, beside the card's own figures; write the pictures."""
     films = labelled(data, labels)
     judged, failed = judge(package, films)
-    measured = bootstrap(judged, seed, FIGURES)
+    has_map = package.manifest.output.form != "classes"
+    measured = bootstrap(judged, seed, {name: value for name, value in FIGURES.items() if has_map or "AUC" in name})
     opaque = int(judged.opaque.sum())
     patients = len({film.patient for film in judged.films})
     print(f"{len(judged.films)} films of {patients} patients, {opaque} with opacity; {len(failed)} not looked at\n")
@@ -43,9 +44,7 @@ def evaluate(package: Package, data: Path, labels: Path, out: Path, seed: int) -
 def row(package: Package, figure: Figure) -> str:
     """Return one figure as a row, beside what the card says of it."""
     said = next((item for item in package.manifest.performance if item.name == figure.name), None)
-    here = "-" if math.isnan(figure.value) else f"{figure.value:.3f} | {figure.low:.3f}-{figure.high:.3f}"
-    if here == "-":
-        here = "- | -"
+    here = "- | -" if math.isnan(figure.value) else f"{figure.value:.3f} | {figure.low:.3f}-{figure.high:.3f}"
     if said is None:
         return f"| {figure.name} | {here} | - | - | - |"
     within = "-" if math.isnan(figure.value) else "yes" if said.low <= figure.value <= said.high else "NO"
