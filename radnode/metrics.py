@@ -32,7 +32,7 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield every gauge that can be read now."""
-        for read in (self._trail, self._repository, self._certificates, self._disk):
+        for read in (self._trail, self._repository, self._certificates, self._disk, self._models):
             yield from _readable(read)
 
     def _trail(self) -> Iterator[GaugeMetricFamily]:
@@ -58,6 +58,20 @@ class Gauges(Collector):
     def _disk(self) -> Iterator[GaugeMetricFamily]:
         free = shutil.disk_usage(self._node.settings.data_dir).free
         yield _gauge("disk_free_bytes", "Room on the disk of data_dir.", free)
+
+    def _models(self) -> Iterator[GaugeMetricFamily]:
+        from radnode.detect.drift import LOOK_DAYS, drifts  # noqa: PLC0415 (few nodes are asked for numbers)
+
+        images = GaugeMetricFamily("radnode_model_images", "Images with a score, in seven days.", labels=["model"])
+        index = GaugeMetricFamily(
+            "radnode_model_drift_index", "Stability index of the scores against the card's.", labels=["model"]
+        )
+        node = self._node
+        for found in drifts(node.catalogue(), node.engine, node.rules.detectors, LOOK_DAYS, node.stores.clock()):
+            images.add_metric([f"{found.name} {found.version}"], found.images)
+            if found.index is not None:
+                index.add_metric([f"{found.name} {found.version}"], found.index)
+        yield from (family for family in (images, index) if family.samples)
 
 
 class MetricsServer:

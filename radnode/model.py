@@ -149,6 +149,7 @@ class Finding:
     laterality: Code | None = None
     region: Region | None = None
     diameter_mm: float | None = None
+    volume_mm3: float | None = None
     outlines: tuple[Region, ...] = ()
 
     @property

@@ -327,6 +327,7 @@ def _finding(finding: Finding) -> Document:
         "laterality": _code(finding.laterality),
         "region": _region(finding.region),
         "diameter_mm": finding.diameter_mm,
+        "volume_mm3": finding.volume_mm3,
         **outlines,
     }
 

@@ -239,15 +239,11 @@ def compare(name: str, version: str | None, limit: int, config: Path | None, as_
 @json_option
 def drift(name: str | None, days: float, config: Path | None, as_json: bool) -> None:
     """Compare the scores that the active versions gave with those of their cards; exit 1 where one has changed."""
-    from radnode.detect.drift import drift as of_manifest  # noqa: PLC0415 (few uses of `models` need them)
-    from radnode.detect.package import load_package  # noqa: PLC0415
-    from radnode.jobs.database import reading  # noqa: PLC0415
+    from radnode.detect.drift import drifts  # noqa: PLC0415 (few uses of `models` need it)
 
     node = open_node(config)
-    catalogue, trusted = node.catalogue(), load_trusted(node.settings.path(node.settings.detect.models))
-    packages = [load_package(catalogue.active(item), trusted) for item in ([name] if name else node.rules.detectors)]
-    with reading(node.engine) as tx:
-        found = [of_manifest(tx, package.manifest, days, node.stores.clock()) for package in packages]
+    names = [name] if name else node.rules.detectors
+    found = drifts(node.catalogue(), node.engine, names, days, node.stores.clock())
     if as_json:
         print_json([{**asdict(item), "state": item.state} for item in found])
     else:

@@ -83,6 +83,11 @@ class Task:
         """Whether the detector still has to look at it."""
         return self._analysis is None
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether its network takes one image at a time, whatever the batch."""
+        return self.loaded is None or self.loaded.detector.one_by_one
+
     def answer(self, answer: Analysis | DetectionError) -> None:
         """Take the detector's answer."""
         if isinstance(answer, Analysis):

@@ -1,13 +1,17 @@
-"""Work that goes on behind a worker's back: the results of a batch are committed while the next one is in the network.
+"""Work that goes on beside a network: the batch before it is committed, and the images after it are decoded.
 
-A network lets other threads compute while it runs, and a report is all Python: on two cores the one hides the other. No
-more than one batch is behind, so that memory is bounded by two.
+A network lets other threads compute while it runs, a report is all Python, and pixels are decoded in a process of their
+own: on two cores the one hides the others. No more than one batch is behind, so that memory is bounded by two.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Behind:
@@ -41,3 +45,20 @@ class Behind:
             act()
         except Exception as error:  # noqa: BLE001 (the owner's thread raises it again)
             self._error = error
+
+
+def ahead(acts: Sequence[Callable[[], T]]) -> Iterator[T]:
+    """Yield what each of some things returns, in their order; the next one goes on while the caller has the last.
+
+    What one raises is raised in its place; those after it are not begun.
+    """
+    if len(acts) < 2:
+        yield from (act() for act in acts)
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as pool:
+        waiting = pool.submit(acts[0])
+        for following in acts[1:]:
+            done = waiting.result()
+            waiting = pool.submit(following)
+            yield done
+        yield waiting.result()

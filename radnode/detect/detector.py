@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from radnode.detect.parts import Parts
 from radnode.detect.pixels import FloatImage, Geometry, PixelImage, prepare
 from radnode.detect.precision import choose
 from radnode.detect.program import place_program
@@ -50,10 +51,15 @@ class Detector:
         self.target = package.target
         self._input = package.manifest.input
         self._output = package.manifest.output
-        self._forward, is_half = _forward(package, device, threads, precision)
+        self._forward, self._parts, is_half = _forward(package, device, threads, precision)
         if is_half:
             self.identity = replace(self.identity, parameters=(*self.identity.parameters, "computed in bfloat16"))
         self._check(np.zeros((2, len(self._input.mean), self._input.size, self._input.size), dtype=np.float32))
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the network takes one image at a time, whatever the batch."""
+        return self._parts.together == 1
 
     @property
     def input_size(self) -> int:
@@ -174,45 +180,30 @@ def box_finding(
     )
 
 
-def _forward(package: Package, device: str, threads: int, precision: Precision) -> tuple[Forward, bool]:
-    """Load the weights and return what runs them, and whether that computes in bfloat16.
-
-    Memory of a device that runs out halves how many images go together, for good, down to one.
-    """
+def _forward(package: Package, device: str, threads: int, precision: Precision) -> tuple[Forward, Parts, bool]:
+    """Load the weights and return what runs them, over which parts, and whether that computes in bfloat16."""
     program, chosen = place_program(package, device, threads)
     import torch  # noqa: PLC0415 (it is there: the program is)
 
     # Depthwise networks on a CPU: 30 ms a film one by one, channels last; 38 ms otherwise; 52-67 ms in batches of 8.
-    together = 1 if chosen == "cpu" else MAX_BATCH
+    parts = Parts(1 if chosen == "cpu" else MAX_BATCH)
+    output, spec = package.manifest.output, package.manifest.input
 
-    def run(tensor: torch.Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        parts = [read_output(program(part), package.manifest.output) for part in tensor.split(together)]
-        logits = torch.cat([logits for logits, _ in parts])
-        heats = [logits.new_zeros((len(logits), *_NO_MAP)) if heat is None else heat for logits, heat in parts]
-        return logits.cpu().numpy(), torch.cat(heats).cpu().numpy()
+    def read(batch: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        tensor = batch.to(chosen).contiguous(memory_format=torch.channels_last)
+        return parts.run(lambda part: read_output(program(part), output), tensor)
+
+    shape = (2, 1, 32, 32) if spec is None else (2, len(spec.mean), spec.size, spec.size)
+    is_half = choose(lambda noise: torch.cat([logits for logits, _ in read(noise)]), shape, chosen, precision)
 
     def forward(batch: FloatImage) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        nonlocal together
         with torch.inference_mode(), torch.autocast(chosen, torch.bfloat16, enabled=is_half):
-            tensor = torch.from_numpy(batch).to(chosen).contiguous(memory_format=torch.channels_last)
-            while True:
-                try:
-                    return run(tensor)
-                except torch.OutOfMemoryError:
-                    if together == 1:
-                        raise
-                    together //= 2
-                    torch.cuda.empty_cache()
+            said = read(torch.from_numpy(batch))
+        logits = torch.cat([logits for logits, _ in said])
+        heats = [logits.new_zeros((len(part), *_NO_MAP)) if heat is None else heat for part, heat in said]
+        return logits.cpu().numpy(), torch.cat(heats).cpu().numpy()
 
-    spec = package.manifest.input
-    shape = (2, 1, 32, 32) if spec is None else (2, len(spec.mean), spec.size, spec.size)
-
-    def logits_of(batch: torch.Tensor) -> torch.Tensor:
-        tensor = batch.contiguous(memory_format=torch.channels_last)
-        return torch.cat([read_output(program(part), package.manifest.output)[0] for part in tensor.split(together)])
-
-    is_half = choose(logits_of, shape, chosen, precision)
-    return forward, is_half
+    return forward, parts, is_half
 
 
 def probabilities(logit: float, heat_logits: FloatImage, output: OutputSpec) -> tuple[float, FloatImage]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
 
+from radnode.detect.catalogue import Catalogue
 from radnode.detect.manifest import Manifest
+from radnode.detect.package import load_package, load_trusted
 from radnode.jobs.database import reading
 from radnode.jobs.scores import DAY_SECONDS, score_histogram, score_of
 
@@ -59,6 +61,19 @@ def drift(tx: Connection, manifest: Manifest, days: float, now: float) -> Drift:
     name, version = manifest.name, manifest.version
     counts = score_histogram(tx, f"{name} {version}", now - days * DAY_SECONDS)
     return drift_of(name, version, days, counts, manifest.output.deciles)
+
+
+def drifts(catalogue: Catalogue, engine: Engine, names: Iterable[str], days: float, now: float) -> list[Drift]:
+    """Return the drift of the active versions of some models; arguments as of `drift`.
+
+    Raises:
+        NotFoundError: of one of them no version is active.
+        PackageError: the package of one cannot be used.
+    """
+    trusted = load_trusted(catalogue.folder)
+    manifests = [load_package(catalogue.active(name), trusted).manifest for name in names]
+    with reading(engine) as tx:
+        return [drift(tx, manifest, days, now) for manifest in manifests]
 
 
 def drift_of(name: str, version: str, days: float, counts: Mapping[int, int], deciles: tuple[float, ...]) -> Drift:

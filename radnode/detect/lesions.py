@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from radnode.detect.outline import Point, outlines
 from radnode.detect.regions import HeatBox, HeatMap
 
 if TYPE_CHECKING:
@@ -22,10 +23,18 @@ _FORWARD = [step for step in product((0, 1), (-1, 0, 1), (-1, 0, 1)) if step > (
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """One region of a heat map of slices: its box on the slice where it has most cells (from 0)."""
+    """One region of a heat map of slices: its box on the slice where it has most cells (from 0).
+
+    Of the region kind "contour", the region is what is at least half as hot as its own highest cell: `contour` is its
+    largest outline on that slice, (x, y) in shares of the map (0..1), `outlines` are all that it has, with their slice,
+    and `cells` is how many cells it has in all slices.
+    """
 
     slice: int
     box: HeatBox
+    contour: tuple[Point, ...] = ()
+    outlines: tuple[tuple[int, tuple[Point, ...]], ...] = ()
+    cells: int = 0
 
 
 def lesions(heat: HeatMap, spec: RegionSpec) -> list[Lesion]:
@@ -43,13 +52,32 @@ def lesions(heat: HeatMap, spec: RegionSpec) -> list[Lesion]:
     np.maximum.at(hottest, labels, values)
     roots = [int(root) for root in np.unique(labels) if hottest[root] >= spec.min_peak]
     roots.sort(key=lambda root: (-hottest[root], root))
+    make = _outlined if spec.kind == "contour" else _boxed
     return [
-        _lesion(cells[labels == root], values[labels == root], heat.shape, highest)
-        for root in roots[: spec.max_regions]
+        make(cells[labels == root], values[labels == root], heat.shape, highest) for root in roots[: spec.max_regions]
     ]
 
 
-def _lesion(cells: _Index, values: HeatMap, shape: tuple[int, ...], highest: float) -> Lesion:
+def _outlined(cells: _Index, values: HeatMap, shape: tuple[int, ...], highest: float) -> Lesion:
+    """Return one lesion with its outlines, given its cells (slice, row, column) and their heat."""
+    _, rows, columns = shape
+    level = float(values.max()) / 2
+    kept = values >= level
+    found = []
+    for number in np.unique(cells[kept, 0]).tolist():
+        here = cells[:, 0] == number
+        top, left = (int(value) for value in cells[here, 1:].min(axis=0))
+        bottom, right = (int(value) + 1 for value in cells[here, 1:].max(axis=0))
+        crop = np.zeros((bottom - top, right - left), dtype=np.float32)
+        crop[cells[here, 1] - top, cells[here, 2] - left] = values[here]
+        for points in outlines(crop, level):
+            found.append((number, tuple(((left + x) / columns, (top + y) / rows) for x, y in points)))
+    lesion = _boxed(cells[kept], values[kept], shape, highest)
+    contour = next(points for number, points in found if number == lesion.slice)
+    return replace(lesion, contour=contour, outlines=tuple(found), cells=int(kept.sum()))
+
+
+def _boxed(cells: _Index, values: HeatMap, shape: tuple[int, ...], highest: float) -> Lesion:
     """Return the box of one lesion, given its cells (slice, row, column) and their heat."""
     _, rows, columns = shape
     numbers, counts = np.unique(cells[:, 0], return_counts=True)

@@ -38,7 +38,7 @@ class Loading:
         name = f"{package.parent.name} {package.name}"
         mark = self._folder / f"hung-{package.parent.name}-{package.name}"
         if mark.exists() and abs(time.time() - mark.stat().st_mtime) < AGAIN_SECONDS:
-            raise PackageError(f"The model package {name} hung; it is left alone for ten minutes.")
+            raise PackageError(f"The model package {name} hung when it was loaded or run; it rests for ten minutes.")
         self._mark = mark
         self._timer = threading.Timer(seconds or self._seconds, self._stuck, (name, mark))
         self._timer.daemon = True

@@ -104,10 +104,11 @@ class RegionSpec(_Table):
     """How boxes are cut from the heat map, whose cells are probabilities after the sigmoid.
 
     A cell belongs to a region when it is at least max(`share_of_peak` x highest cell, `floor`); touching cells
-    (8 neighbours) are one region; a region whose highest cell is under `min_peak` is dropped.
+    (8 neighbours, of a series 26) are one region; a region whose highest cell is under `min_peak` is dropped. A
+    contour, of a series only, is drawn around the cells of a region that are at least half as hot as its highest one.
     """
 
-    kind: Literal["box"]
+    kind: Literal["box", "contour"]
     share_of_peak: Probability
     floor: Probability
     min_peak: Probability
@@ -203,7 +204,8 @@ class Manifest(_Table):
     version: str = Field(pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,4}$")
     device_uid: str = Field(pattern=r"^2\.25\.(0|[1-9]\d{0,38})$", max_length=64)
     manufacturer: str = Field(min_length=1, max_length=64)
-    status: Literal["research"]
+    status: Literal["research", "experimental"]
+    """Neither is for clinical use; what is experimental says so in each report."""
     licence: str
     intended_use: str
     weights: FileName
@@ -222,6 +224,8 @@ class Manifest(_Table):
             raise ValueError("the level instance has the table input and not the table volume")
         if self.accepts.level == "series" and (self.volume is None or self.input is not None):
             raise ValueError("the level series has the table volume and not the table input")
+        if self.accepts.level == "instance" and self.output.region.kind != "box":
+            raise ValueError("the level instance has regions of the kind box")
         return self
 
     @model_validator(mode="after")

@@ -76,7 +76,10 @@ def load_package(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> Packa
         device_uid=manifest.device_uid,
         digest=hashlib.sha256(content).hexdigest(),
         manufacturer=manifest.manufacturer,
-        parameters=(f"threshold {manifest.output.threshold:g} of a score in 0..1",),
+        parameters=(
+            f"threshold {manifest.output.threshold:g} of a score in 0..1",
+            *(["experimental"] if manifest.status == "experimental" else []),
+        ),
     )
     return Package(folder, manifest, identity, key_id)
 

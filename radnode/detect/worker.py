@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from radnode.audit.events import Actor
 from radnode.detect.analyser import Analyser, Batch, Task
-from radnode.detect.behind import Behind
+from radnode.detect.behind import Behind, ahead
 from radnode.detect.deadline import deadline
 from radnode.detect.gate import is_image
 from radnode.detect.illustrating import ComposeSecondary, Illustrator
@@ -36,6 +36,7 @@ from radnode.rules import Decision, Rules
 from radnode.settings import DetectSettings
 from radnode.stores import Stores
 
+_TOGETHER = 2  # images decoded ahead of the network
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 # The header of the image, the analysis, when the image came (epoch seconds), the header of the report before this one.
@@ -111,16 +112,18 @@ class Worker:
         leases = self._stores.queue.lease(JobKind.ANALYSE, self._owner, self._lease_seconds(), self._settings.batch)
         started = time.monotonic()
         work = [opened for lease in leases if (opened := self._tries.guarded(lease, self._open, lease)) is not None]
+        batches: list[Batch] = []
         try:
-            batches = self._analyser.decode([task for item in work for task in item.tasks])
+            for decoded in ahead([partial(self._analyser.decode, part) for part in self._parts(work)]):
+                for batch in decoded:
+                    reach("images-decoded")
+                    with self._tries.watchdog(self._settings.timeout_seconds):
+                        batch.run()
+                batches += decoded
         except RadnodeError as error:
             for item in work:
                 self._tries.give_back(item.lease, error)
             return len(leases)
-        for batch in batches:
-            reach("images-decoded")
-            with self._tries.watchdog(self._settings.timeout_seconds):
-                batch.run()
         close = partial(self._close_all, work, started)
         if self._behind is None:
             close()
@@ -128,6 +131,15 @@ class Worker:
             self._behind.run(close)
         self._look_in_the_shadow(work, batches)
         return len(leases)
+
+    def _parts(self, work: Sequence[_Work]) -> list[list[Task]]:
+        """Return the tasks as they are decoded together: few images where the networks take them one by one anyway."""
+        if self._behind is None or not all(task.one_by_one for item in work for task in item.tasks):
+            return [[task for item in work for task in item.tasks]]
+        return [
+            [task for item in work[start : start + _TOGETHER] for task in item.tasks]
+            for start in range(0, len(work), _TOGETHER)
+        ]
 
     def settle(self) -> None:
         """Return when every batch that a step has worked on is committed.

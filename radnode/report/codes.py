@@ -43,12 +43,14 @@ ALGORITHM_PARAMETERS = Concept("111002", "DCM", "Algorithm Parameters")
 ALGORITHM_MANUFACTURER = Concept("122405", "DCM", "Algorithm Manufacturer")
 CERTAINTY = Concept("111012", "DCM", "Certainty of Finding")  # PS3.16 CID 6048
 DIAMETER = Concept("81827009", "SCT", "Diameter")
+VOLUME = Concept("118565006", "SCT", "Volume")
 PRESENT = Concept("52101004", "SCT", "Present")  # PS3.16 CID 240
 ABSENT = Concept("272519000", "SCT", "Absent")  # PS3.16 CID 240
 ENGLISH = Concept("en-US", "RFC5646", "English (United States)")
 
 PERCENT = Concept("%", "UCUM", "Percent")
 MILLIMETER = Concept("mm", "UCUM", "millimeter")
+CUBIC_MILLIMETER = Concept("mm3", "UCUM", "cubic millimeter")
 PIXELS = Concept("{pixels}", "UCUM", "pixels")
 
 # IHE RAD TF-3 AI Results: purpose of reference of the equipment that ran the model.

@@ -22,7 +22,7 @@ from radnode.report.places import Place
 from radnode.report.uids import tracking_identifier, tracking_uid
 
 _SCORE_DIGITS = 4  # decimals of a certainty in percent
-_LENGTH_DIGITS = 3  # decimals of a length in mm or pixels
+_LENGTH_DIGITS = 3  # decimals of a length in mm or pixels, of a volume in mm³
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,10 @@ def _certainty(score: float) -> bytes:
 
 
 def _size(finding: Finding, place: Place) -> list[bytes]:
-    """The diameter and a comment on what it rests on.
+    """The diameter, the volume where the detector gives one in mm³, and a comment on what they rest on.
 
-    In mm, as the detector says or else of the region, where the spacing of the image holds in the patient; else in
-    pixels of the region. Nothing where there is no region to measure and no spacing to trust.
+    The diameter is in mm, as the detector says or else of the region, where the spacing of the image holds in the
+    patient; else in pixels of the region. Nothing where there is no region to measure and no spacing to trust.
     """
     region, basis = finding.region, place.spacing.basis
     if basis.in_patient and finding.diameter_mm is not None:
@@ -153,8 +153,11 @@ def _size(finding: Finding, place: Place) -> list[bytes]:
         value, unit = place.extent_mm(region), codes.MILLIMETER
     else:
         value, unit = place.extent(region), codes.PIXELS
-    measured = items.number(CONTAINS, codes.DIAMETER, round(value, _LENGTH_DIGITS), unit)
-    return [measured, items.text(CONTAINS, codes.COMMENT, basis.value)]
+    measured = [items.number(CONTAINS, codes.DIAMETER, round(value, _LENGTH_DIGITS), unit)]
+    if basis.in_patient and finding.volume_mm3 is not None:
+        volume = round(finding.volume_mm3, _LENGTH_DIGITS)
+        measured.append(items.number(CONTAINS, codes.VOLUME, volume, codes.CUBIC_MILLIMETER))
+    return [*measured, items.text(CONTAINS, codes.COMMENT, basis.value)]
 
 
 def _outline(region: Region, place: Place) -> list[bytes]:

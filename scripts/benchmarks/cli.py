@@ -175,11 +175,13 @@ def latency(films: int) -> None:
 @cli.command()
 @click.option("--images", default=120, show_default=True, type=click.IntRange(16), help="Films for each measurement.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Medians are over these.")
-def detect(images: int, rounds: int) -> None:
+@click.option("--quick", is_flag=True, help="Few films, once, without a push: to see that it works, not to measure.")
+def detect(images: int, rounds: int, quick: bool) -> None:
     """Films a second through the worker, beside a bare torch loop over the same films, alone and with a push beside."""
     from benchmarks.detect import measure  # noqa: PLC0415
 
-    _run(lambda folder: measure(images, rounds, folder, click.echo))
+    images, rounds = (16, 1) if quick else (images, rounds)
+    _run(lambda folder: measure(images, rounds, folder, click.echo, is_quick=quick))
 
 
 def _named(names: str, known: Mapping[str, _T]) -> list[_T]:

@@ -33,10 +33,11 @@ LIMIT_SECONDS = 900.0
 ALONE = {"RADNODE_REPORT__SECONDARY": "[]"}
 _FILMS = ("cxr_opacity.dcm", "cxr_normal.dcm")
 _PUSH = 100  # slices each time
+Rate = tuple[float, float]  # films a second, and processor seconds a film
 
 
-def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None]) -> None:
-    """Measure interleaved and print medians over the rounds.
+def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None], *, is_quick: bool = False) -> None:
+    """Measure interleaved and print medians over the rounds; where it is to be quick, without pictures and push.
 
     Raises:
         RuntimeError: the worker did not analyse every film.
@@ -44,29 +45,29 @@ def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None]) 
     films = folder / "films"
     write_films(films, images)
     node = Bench(folder, films)
-    rates: dict[str, list[float]] = {}
+    rates: dict[str, list[Rate]] = {}
     with Clients(1, [objects.ct()]) as clients:
         for _ in range(rounds):
             found = node.bare()
             found["worker, reports alone"] = node.work(ALONE)
-            found["worker, reports and pictures"] = node.work({})
-            with node.listener() as target:
-                found["push alone, MB/s"] = clients.push(target, "ct", _PUSH * 4, 1).megabytes_per_second
-                pushed: list[float] = []
-                push = partial(_push, clients, target, pushed)
-                found["worker, reports alone, beside a push"] = node.work(ALONE, push)
-                found["push beside the worker, MB/s"] = median(pushed)
+            if not is_quick:
+                found["worker, reports and pictures"] = node.work({})
+                found |= _beside_a_push(node, clients)
             for name, value in found.items():
                 rates.setdefault(name, []).append(value)
-    rate = {name: median(values) for name, values in rates.items()}
+    rate = {name: median(each for each, _ in values) for name, values in rates.items()}
+    used = {name: median(each for _, each in values) for name, values in rates.items()}
     threads = f"{node.threads} thread" + "s" * (node.threads > 1)
-    say(f"| films a second, batch {node.batch}, {threads} | median of {rounds} | against the loop | must |")
-    say("|---|---|---|---|")
-    goals = {"worker, reports alone": 0.9, "worker, reports alone, beside a push": 0.7}
+    head = f"films a second, batch {node.batch}, {threads}", f"median of {rounds}"
+    say(f"| {' | '.join(head)} | against the loop | must | CPU ms a film |")
+    say("|---|---|---|---|---|")
+    goals = {"worker, reports alone": 0.9, _BESIDE: 0.7}
     for name in [name for name in rate if "MB/s" not in name]:
         ratio, goal = rate[name] / rate["loop"], goals.get(name)
         verdict = "" if goal is None else f"{goal:g}x {'met' if ratio >= goal else 'not met'}"
-        say(f"| {_TITLES.get(name, name)} | {rate[name]:.1f} | {ratio:.2f}x | {verdict} |")
+        say(f"| {_TITLES.get(name, name)} | {rate[name]:.1f} | {ratio:.2f}x | {verdict} | {1000 * used[name]:.0f} |")
+    if is_quick:
+        return
     alone, beside = rate["push alone, MB/s"], rate["push beside the worker, MB/s"]
     verdict = "met" if beside >= 0.7 * alone else "not met"
     say("")
@@ -74,6 +75,16 @@ def measure(images: int, rounds: int, folder: Path, say: Callable[[str], None]) 
     say(f"(must 0.7x: {verdict}).")
 
 
+def _beside_a_push(node: Bench, clients: Clients) -> dict[str, Rate]:
+    """Return the rates of a worker and of a listener that works beside it, and that of the listener alone."""
+    pushed: list[float] = []
+    with node.listener() as target:
+        alone = clients.push(target, "ct", _PUSH * 4, 1).megabytes_per_second
+        rate = node.work(ALONE, partial(_push, clients, target, pushed))
+    return {_BESIDE: rate, "push alone, MB/s": (alone, 0.0), "push beside the worker, MB/s": (median(pushed), 0.0)}
+
+
+_BESIDE = "worker, reports alone, beside a push"
 _TITLES = {"loop": "bare loop: file, decode, prepare, network", "network": "the network alone, tensors in memory"}
 
 
@@ -102,7 +113,7 @@ class Bench:
         self._node = Node(load_settings(self._config))
         self.batch, self.threads = self._node.settings.detect.batch, self._node.settings.detect.threads
 
-    def bare(self) -> dict[str, float]:
+    def bare(self) -> dict[str, Rate]:
         """Return the rates of the bare loop."""
         models = self._node.settings.path(self._node.settings.detect.models)
         arguments = [str(self._films), str(models), MODEL, str(self.threads), str(self.batch)]
@@ -113,10 +124,9 @@ class Bench:
             check=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "scripts")))},
         )
-        found: dict[str, float] = json.loads(done.stdout)
-        return found
+        return {name: (rate, used) for name, (rate, used) in json.loads(done.stdout).items()}
 
-    def work(self, environment: dict[str, str], beside: Callable[[], None] | None = None) -> float:
+    def work(self, environment: dict[str, str], beside: Callable[[], None] | None = None) -> Rate:
         """Keep every film anew, start a worker, and return how many it commits a second, its first batch left out."""
         count = 0
         for path in sorted(self._films.glob("*.dcm")):
@@ -127,18 +137,20 @@ class Bench:
         worker = Tree(command, self._log, environment)
         try:
             self._wait(lambda: len(self._moments()) >= self.batch)
+            first, used = len(self._moments()), worker.cpu_seconds()
             deadline = time.monotonic() + LIMIT_SECONDS
             while len(self._moments()) < count and time.monotonic() < deadline:
                 if beside is None:
                     time.sleep(0.2)
                 else:
                     beside()
+            used = (worker.cpu_seconds() - used) / max(1, count - first)
         finally:
             worker.stop()
         moments = self._moments()
         if len(moments) < count:
             raise RuntimeError(f"{len(moments)} films of {count} were analysed")
-        return (count - self.batch) / (moments[-1] - moments[self.batch - 1])
+        return (count - self.batch) / (moments[-1] - moments[self.batch - 1]), used
 
     @contextmanager
     def listener(self) -> Iterator[Target]:

@@ -62,18 +62,20 @@ class Film:
         return self.group in {"opacity", "normal", "abnormal"}
 
 
+def all_films(labels: Path) -> list[Film]:
+    """Return every film of the table, in its order."""
+    with labels.open(newline="", encoding="utf-8") as file:
+        return [_film(row) for row in csv.DictReader(file)]
+
+
 def load_films(labels: Path) -> list[Film]:
     """Return every film of the table whose patient is not held out, in the table's order."""
-    with labels.open(newline="", encoding="utf-8") as file:
-        films = [_film(row) for row in csv.DictReader(file)]
-    return [film for film in films if film.patient not in HELD_OUT]
+    return [film for film in all_films(labels) if film.patient not in HELD_OUT]
 
 
 def held_out_films(labels: Path) -> list[Film]:
     """Return the films of the held-out patients."""
-    with labels.open(newline="", encoding="utf-8") as file:
-        films = [_film(row) for row in csv.DictReader(file)]
-    return [film for film in films if film.patient in HELD_OUT]
+    return [film for film in all_films(labels) if film.patient in HELD_OUT]
 
 
 def _film(row: dict[str, str]) -> Film:

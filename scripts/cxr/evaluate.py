@@ -27,9 +27,9 @@ class Judged:
     found: list[list[HeatBox]]
 
     @classmethod
-    def of(cls, films: Sequence[Film], scores: np.ndarray, heats: np.ndarray) -> Judged:
+    def of(cls, films: Sequence[Film], scores: np.ndarray, heats: np.ndarray, region: RegionSpec = REGION) -> Judged:
         """Cut the boxes once."""
-        return cls(list(films), scores, heats, [boxes(heat, REGION) for heat in heats])
+        return cls(list(films), scores, heats, [boxes(heat, region) for heat in heats])
 
     @property
     def opaque(self) -> np.ndarray:

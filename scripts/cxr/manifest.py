@@ -45,6 +45,7 @@ def manifest(
     figures: Sequence[Figure],
     threshold: float,
     calibration: tuple[float, float],
+    deciles: Sequence[float],
     seed: int,
     command: str,
 ) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def manifest(
             "finding": {"value": "112001", "scheme": "DCM", "meaning": "Opacity"},
             "site": {"value": "39607008", "scheme": "SCT", "meaning": "Lung"},
             "calibration": {"method": "platt", "slope": calibration[0], "intercept": calibration[1]},
+            "deciles": [round(score, 4) for score in deciles],
             "region": REGION.model_dump(mode="json"),
         },
         "training": {

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from parcel.sign import device_uid, finish, new_folder
 
 from cxr import figures as pictures
-from cxr import toml
 from cxr.calibrate import operating_point, sigmoid
 from cxr.card import Measured, card
 from cxr.data import SIZE, Film, held_out_films, read_film
@@ -26,7 +21,6 @@ from cxr.export import Served, export
 from cxr.features import to_tensor
 from cxr.manifest import NAME, manifest
 from cxr.net import OpacityNet
-from radnode.detect.package import load_package, load_trusted, sign_package
 from radnode.detect.regions import peak
 
 AUC_FIGURES = {name: measure for name, measure in FIGURES.items() if name.startswith("AUC, ")}
@@ -44,12 +38,9 @@ def write_package(
     options: argparse.Namespace,
 ) -> None:
     """Write `<out>/cxr-opacity/<version>` beside its place, sign it, check it, and put it in its place."""
-    place = options.out / NAME / options.version
-    folder = place.with_name(f".{options.version}.new")
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "figures").mkdir(parents=True)
+    folder = new_folder(options.out, NAME, options.version)
     export(net, folder / "weights.pt2")
-    device_uid = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, _digest(folder / 'weights.pt2')).int}"
+    uid = device_uid(folder)
     fold_of = folds[[film.read for film in films]]
     point = densest_spot_baseline(judged, fold_of, films, folds)
     measured = Measured(
@@ -62,31 +53,31 @@ def write_package(
         brier=float(np.mean((judged.scores - judged.opaque) ** 2)),
         held_out=_held_out(net, calibration, options),
     )
-    text = card(options.version, device_uid, films, measured, options.members)
+    text = card(options.version, uid, films, measured, options.members)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     (folder / "metrics.json").write_text(_metrics(measured), encoding="utf-8")
     pictures.roc(judged, folder / "figures/roc.png")
     pictures.froc_curve(judged, folder / "figures/froc.png")
     pictures.calibration(judged, folder / "figures/calibration.png")
-    pictures.examples(judged, threshold, options.data, folder / "figures/examples.png", options.seed)
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    document = manifest(
-        version=options.version,
-        device_uid=device_uid,
-        files={name: _digest(folder / name) for name in names},
-        films=films,
-        figures=figures,
-        threshold=threshold,
-        calibration=calibration,
-        seed=options.seed,
-        command=f"scripts/train-cxr --seed {options.seed} --epochs {options.epochs} --members {options.members}",
+    show = partial(read_film, options.data)
+    pictures.examples(judged, threshold, show, folder / "figures/examples.png", options.seed)
+    command = f"scripts/train-cxr --seed {options.seed} --epochs {options.epochs} --members {options.members}"
+    finish(
+        folder,
+        options,
+        lambda files: manifest(
+            version=options.version,
+            device_uid=uid,
+            files=files,
+            films=films,
+            figures=figures,
+            threshold=threshold,
+            calibration=calibration,
+            deciles=np.percentile(judged.scores, range(10, 100, 10)).tolist(),
+            seed=options.seed,
+            command=command,
+        ),
     )
-    (folder / "model.toml").write_text(toml.dumps(document), encoding="utf-8")
-    sign_package(folder, _signing_key(options), options.key_id)
-    load_package(folder, load_trusted(options.out))
-    shutil.rmtree(place, ignore_errors=True)
-    folder.rename(place)
-    print(f"wrote {place}")
 
 
 def _held_out(
@@ -119,28 +110,3 @@ def _metrics(measured: Measured) -> str:
         ],
     }
     return json.dumps(document, indent=2) + "\n"
-
-
-def _signing_key(options: argparse.Namespace) -> Ed25519PrivateKey:
-    """Return the key of the file, made when there is none, and see that its public half is trusted."""
-    path: Path = options.sign_key
-    if not path.exists():
-        raw = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        path.touch(mode=0o600)
-        path.write_bytes(raw)
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SystemExit(f"{path} is not an Ed25519 key")
-    trusted = options.out / "trusted" / f"{options.key_id}.pub"
-    if not trusted.exists():
-        trusted.parent.mkdir(parents=True, exist_ok=True)
-        trusted.write_bytes(
-            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        )
-    return key
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

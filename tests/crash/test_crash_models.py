@@ -40,6 +40,14 @@ def packages(folder: Path) -> dict[str, Path]:
     }
 
 
+def spoiled(folder: Path) -> Path:
+    """Write a package that was changed by one byte after it was signed."""
+    how = {"percentiles": [0.0, 100.0], "threshold": 0.9}
+    package = toys.package(folder, "toy", bytes(1000), version="1.2.0", **how)
+    (package / "weights.pt2").write_bytes(bytes(999) + b"\x01")
+    return package
+
+
 def device(report: Dataset) -> tuple[str, str]:
     """Return the version and the device UID that a report names."""
     found = {name(item): item for item in walk(report)}
@@ -79,6 +87,9 @@ def test_no_image_is_lost_and_each_report_names_the_version_that_ran_through_act
             ledger.pause = FAST
             wait_for(lambda: len(ledger.promised) > changes[-1] + 12, 60, "images came after the step")
             ledger.pause = SLOW
+        refused = node.run("models", "add", spoiled(tmp_path / "spoiled"))
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "weights.pt2 differs from the manifest" in refused.stderr
         node.kill_role("worker")  # in the middle of it all
         changes.append(len(ledger.promised))
         assert node.run("models", "rollback", "toy").returncode == 0
@@ -91,9 +102,11 @@ def test_no_image_is_lost_and_each_report_names_the_version_that_ran_through_act
         reports = assert_one_report_each(pacs, ledger.promised)
         results = node.results()
         loaded = [line["model"] for line in node.events("model_loaded")]
+        alarms = [entry for entry in node.trail() if entry["event"] == "110113 model_refused"]
         changed = [entry for entry in node.trail() if entry["event"] == "110113 model_changed"]
         assert node.stop() == 0
         node.assert_sound()
+    assert ["weights.pt2 differs" in entry["detail"]["reason"] for entry in alarms] == [True]
     ran = {item["report"]["SOPInstanceUID"]: item["model"] for item in results}
     assert {item["model"]["version"]: round(item["score"], 4) for item in results} == SCORES
     assert all(round(item["score"], 4) == SCORES[item["model"]["version"]] for item in results)

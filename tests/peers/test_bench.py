@@ -78,3 +78,20 @@ def test_bench_report_measures_reports_beside_highdicom() -> None:
     assert float(rows["one image, one finding"][4]) > 0
     assert [cell.strip() for cell in rows["one image, ten findings"][5::2]] == ["30", "15"]
     assert int(rows["400 images, one finding"][3].replace(",", "")) > 100_000
+
+
+def test_bench_detect_compares_the_worker_with_the_bare_loop() -> None:
+    command = [sys.executable, ROOT / "scripts/bench", "detect", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2:4] for line in done.stdout.splitlines() if line.startswith("| ")
+    }
+    for row in (
+        "bare loop: file, decode, prepare, network",
+        "the network alone, tensors in memory",
+        "worker, reports alone",
+    ):
+        rate, ratio = rows[row]
+        assert float(rate) > 0
+        assert float(ratio.strip().removesuffix("x")) > 0

@@ -22,7 +22,7 @@ RESULT_KEYS = {"id", "created", "outcome", "reason", "score", "peak", "findings"
     "delivered",
     "secondary",
 }
-FINDING_KEYS = {"code", "scheme", "meaning", "score", "site", "laterality", "region", "diameter_mm"}
+FINDING_KEYS = {"code", "scheme", "meaning", "score", "site", "laterality", "region", "diameter_mm", "volume_mm3"}
 
 
 def test_chest_film_becomes_structured_report_in_pacs_within_15_seconds(chest: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import highdicom
 import numpy as np
 import pydicom
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
@@ -32,6 +33,7 @@ SOURCES: dict[str, tuple[list[Dataset], int]] = {
 }
 CERTAINTY = highdicom.sr.CodedConcept("111012", "DCM", "Certainty of Finding")
 DIAMETER = highdicom.sr.CodedConcept("81827009", "SCT", "Diameter")
+VOLUME = highdicom.sr.CodedConcept("118565006", "SCT", "Volume")
 
 words = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="\\"), min_size=1, max_size=16)
 codes = st.builds(Code, words, words, words)
@@ -58,6 +60,7 @@ def findings(draw: st.DrawFn, frames: int) -> Finding:
         laterality=None if site is None else draw(st.none() | codes),
         region=draw(st.none() | regions(frames)),
         diameter_mm=draw(st.none() | st.floats(0.001, 500)),
+        volume_mm3=draw(st.none() | st.floats(0.001, 1e6)),
     )
 
 
@@ -88,6 +91,9 @@ def check(group: object, finding: Finding, sources: Sequence[Dataset], in_patien
     assert [each.unit.value for each in diameters] == ["mm" if in_patient else "{pixels}"] * measurable
     if in_patient and finding.diameter_mm is not None:
         assert abs(diameters[0].value - finding.diameter_mm) <= 0.5e-3
+    volumes = group.get_measurements(VOLUME)
+    expected = [finding.volume_mm3] if measurable and in_patient and finding.volume_mm3 is not None else []
+    assert [each.value for each in volumes] == pytest.approx(expected, abs=0.5e-3)
     if finding.region is not None:
         closed = [*finding.region.points, finding.region.points[0]]
         assert np.array_equal(group.roi.value, np.asarray(closed, dtype=np.float32))

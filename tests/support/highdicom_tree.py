@@ -159,7 +159,11 @@ def _size(finding: Finding, place: Place) -> list[Measurement]:
     else:
         value = place.extent_mm(finding.region) if is_real else place.extent(finding.region)
     unit = codes.MILLIMETER if is_real else codes.PIXELS
-    return [Measurement(name=codes.DIAMETER, value=round(value, 3), unit=unit)]
+    measured = [Measurement(name=codes.DIAMETER, value=round(value, 3), unit=unit)]
+    if is_real and finding.volume_mm3 is not None:
+        volume = Measurement(name=codes.VOLUME, value=round(finding.volume_mm3, 3), unit=codes.CUBIC_MILLIMETER)
+        measured.append(volume)
+    return measured
 
 
 def _outline(finding: Finding, place: Place) -> list[Scoord3DContentItem]:

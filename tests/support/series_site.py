@@ -19,8 +19,8 @@ from support.node import Orthanc, free_port
 
 RULE = """
 [[rules]]
-match = { Modality = "CT" }
-detect = ["toy-bright"]
+match = {{ Modality = "CT" }}
+detect = ["{detector}"]
 deliver = ["pacs"]
 """
 
@@ -55,7 +55,9 @@ class SeriesSite:
 
 
 @contextmanager
-def series_site(folder: Path, quiet_seconds: float, series: CTSeries) -> Iterator[SeriesSite]:
+def series_site(
+    folder: Path, quiet_seconds: float, series: CTSeries, detector: str = "toy-bright"
+) -> Iterator[SeriesSite]:
     """Serve; a series is complete when none of its slices has come for `quiet_seconds`."""
     port = free_port()
     settings = {"RADNODE_COMPLETION__QUIET_SECONDS": str(quiet_seconds)}
@@ -65,6 +67,6 @@ def series_site(folder: Path, quiet_seconds: float, series: CTSeries) -> Iterato
     ):
         toys.install_series(node.folder / "models", "toy-bright", toys.Bright())
         text = node.config.read_text().replace("match = {} ", 'match = { Modality = "DX" } ')
-        node.config.write_text(text + RULE)
+        node.config.write_text(text + RULE.format(detector=detector))
         node.start()
         yield SeriesSite(node, pacs, folder, series)

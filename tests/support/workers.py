@@ -34,6 +34,7 @@ SPREAD = (
     "test_crash_arrivals",
     "test_crash_listeners",
     "test_crash_series",
+    "test_row_23_key_providers",
     "test_unanalysable",
 )
 _LANE = re.compile(r"[\[-](stock|fast|fast-lane|pynetdicom)[\]-]")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from radnode.detect.detector import Detector
 from radnode.detect.manifest import parse_manifest
 from radnode.detect.package import Package, load_package, load_trusted
+from radnode.detect.parts import Parts
 from radnode.detect.pixels import PixelImage
 from radnode.detect.precision import choose
 from radnode.detect.program import load_program, refuse_pickles
@@ -261,3 +262,26 @@ def test_bfloat16_is_chosen_only_where_it_is_quicker_and_says_the_same() -> None
     assert choose(raises, shape, "cpu", "auto") is False
     assert choose(raises, shape, "cpu", "float32") is False
     assert choose(raises, shape, "cpu", "bfloat16") is True
+
+
+def test_memory_that_runs_out_halves_the_batches_for_good_and_fails_one_image_alone() -> None:
+    asked: list[int] = []
+
+    def network(room: int) -> Any:
+        def run(part: Tensor) -> Tensor:
+            asked.append(len(part))
+            if len(part) > room:
+                raise torch.OutOfMemoryError
+            return part * 2
+
+        return run
+
+    parts, batch = Parts(64), torch.arange(20.0)
+    assert torch.equal(torch.cat(parts.run(network(6), batch)), batch * 2)
+    assert parts.together == 4
+    asked.clear()
+    parts.run(network(6), batch)
+    assert asked == [4] * 5
+    with pytest.raises(torch.OutOfMemoryError):
+        parts.run(network(0), batch)
+    assert parts.together == 1

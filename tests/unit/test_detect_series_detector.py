@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from radnode.detect.detector import Detector
 from radnode.detect.manifest import parse_manifest
-from radnode.detect.package import Package, load_package, stated_level
+from radnode.detect.package import Package, load_package, sign_package, stated_level
 from radnode.detect.pixels import Geometry
 from radnode.detect.series_detector import SeriesDetector
 from radnode.detect.volume import Volume
@@ -61,6 +61,26 @@ def test_lesion_over_slices_is_one_finding_on_its_slice_in_source_pixels(detecto
     assert finding.region.frame == 4
     assert finding.region.points == ((48.0, 32.0), (80.0, 32.0), (80.0, 48.0), (48.0, 48.0))
     assert finding.diameter_mm == pytest.approx(32 * 0.7)
+
+
+def test_lesion_of_the_kind_contour_has_outlines_diameter_and_volume(tmp_path: Path) -> None:
+    folder = toys.series_package(tmp_path / "toy-bright" / "0.0.1", "toy-bright", toys.series_program(toys.Bright()))
+    text = (folder / "model.toml").read_text().replace('kind = "box"', 'kind = "contour"')
+    (folder / "model.toml").write_text(text)
+    sign_package(folder, toys.KEY, "tests")
+    detector = SeriesDetector(load_package(folder, {"tests": toys.KEY.public_key()}), device="cpu")
+    answer = detector.detect(volume(7, (2, 16, 24), (3, 16, 24), (3, 16, 32), (4, 16, 24)))
+    assert isinstance(answer, Analysis)
+    [finding] = answer.findings
+    assert finding.region is not None
+    assert (finding.region.kind, finding.region.frame) == ("contour", 4)
+    columns, rows = zip(*finding.region.points, strict=True)
+    assert (min(columns), max(columns)) == pytest.approx((48, 80), abs=0.1)  # cells are 16 pixels, and all or nothing
+    assert (min(rows), max(rows)) == pytest.approx((32, 48), abs=0.1)
+    assert finding.diameter_mm == pytest.approx(32 * 0.7, abs=0.2)
+    assert finding.volume_mm3 == pytest.approx(4 * 2.5 * (8 * 1.4) ** 2)
+    assert [outline.frame for outline in finding.outlines] == [3, 4, 5]
+    assert finding.outlines[1] == finding.region
 
 
 def test_lesions_apart_are_findings_apart(detector: SeriesDetector) -> None:

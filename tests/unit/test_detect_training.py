@@ -16,8 +16,9 @@ from sklearn.metrics import roc_auc_score
 
 SCRIPTS = str(Path(__file__).parents[2] / "scripts")
 sys.path.insert(0, SCRIPTS)
-from cxr import data, evaluate, toml  # noqa: E402 (the training is a folder of scripts, not a package)
+from cxr import data, evaluate  # noqa: E402 (the training is a folder of scripts, not a package)
 from cxr.calibrate import choose_threshold, platt, sigmoid  # noqa: E402
+from parcel import toml  # noqa: E402
 
 sys.path.remove(SCRIPTS)
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import LargeBinary, event
 from support.rooms import database
 
+from radnode.jobs import schema
 from radnode.jobs.database import reading, transaction
-from radnode.jobs.index import InstanceRow, ResultRow, add_instance, add_result, objects_beginning
+from radnode.jobs.index import _NAMES, InstanceRow, ResultRow, add_instance, add_result, objects_beginning
 
 SEGMENTS = [bytes(12), bytes(11) + b"\1", b"\x01" + b"\xff" * 11, b"\x02" + bytes(11), b"\xff" * 11 + b"\xfe"]
 
@@ -37,3 +38,14 @@ def test_objects_of_one_segment_alone_are_found_by_an_index(tmp_path: Path, segm
     )  # images, findings, reports, pictures, commitments, shadows
     assert not [step for step in plan if "SCAN" in step]
     engine.dispose()
+
+
+def test_every_column_of_the_tables_that_holds_an_object_is_known_to_the_index() -> None:
+    """What is not would be swept away, missing from backups, and never opened by a restore."""
+    held = {
+        column
+        for table in schema.metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, LargeBinary) and table is not schema.doomed_objects
+    }
+    assert held == set(_NAMES)

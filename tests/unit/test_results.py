@@ -28,7 +28,7 @@ ACTOR = Actor(user="test")
 KEYS = {"id", "outcome", "reason", "score", "peak", "findings", "model", "source", "report", "delivered", "created"} | {
     "secondary"
 }
-FINDING_KEYS = {"code", "scheme", "meaning", "score", "site", "laterality", "region", "diameter_mm"}
+FINDING_KEYS = {"code", "scheme", "meaning", "score", "site", "laterality", "region", "diameter_mm", "volume_mm3"}
 SOURCE = {"PatientID": "SECRET-1", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "SOPInstanceUID": "1.4"}
 
 

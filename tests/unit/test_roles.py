@@ -73,8 +73,9 @@ def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monk
 
     monkeypatch.setattr(Worker, "step", step)
     monkeypatch.setattr(roles, "PAUSE_SECONDS", 0.01)
-    analyser = SimpleNamespace(start=lambda: None)
-    node.settings.rules, node.settings.detect = (), DetectSettings()
+    monkeypatch.setattr(roles.os, "nice", lambda _step: 0)  # it would be that of the tests
+    analyser = SimpleNamespace(start=lambda: None, refresh=lambda: None)
+    node.engine, node.settings.rules, node.settings.detect = node.stores.engine, (), DetectSettings()
     node.analyser, node.warm_reports, node.rules = (
         lambda _loading: analyser,
         lambda: None,

@@ -1,0 +1,2 @@
+key-id: radnode-models
+signature: 06O99STxHxXDbDqb8pijdqMuQxA0B9GiXRovlv61ZjA/Z6KhVkxoD98nk1pwMXQ5MGxwOK7ZUMuLh53Ur2NYAA==

@@ -1,0 +1,1 @@
+"""Measures any model package on any labelled folder."""
