@@ -80,7 +80,7 @@ def forward_ms(settings: Settings) -> float:
     package = load_package(newest, load_trusted(models))
     if package.manifest.input is None:
         raise RuntimeError(f"{MODEL} is no detector of images")
-    program, device = place_program(package.read_weights(), settings.detect.device, settings.detect.threads)
+    program, device = place_program(package, settings.detect.device, settings.detect.threads)
     size = package.manifest.input.size
     image = torch.zeros(1, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     found = []

@@ -80,7 +80,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         toys.install(node.folder / "models", FILM, toys.Raises())
         toys.install_series(node.folder / "models", SERIES, toys.Bright())
         text = node.config.read_text().replace("match = {} ", 'match = { Modality = "CR" } ')
-        node.config.write_text(text.replace('detect = ["cxr-opacity"]', f'detect = ["{FILM}"]') + RULE)
+        node.config.write_text(
+            text.replace('detect = ["cxr-opacity"]', f'detect = ["{FILM}"]') + RULE.format(detector=SERIES)
+        )
         node.start()
         yield Site(node, pacs, folder)
 
