@@ -33,7 +33,8 @@ VOLUME = CodedConcept("118565006", "SCT", "Volume")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeriesSite]:
-    with series_site(tmp_path_factory.mktemp("nodule"), 3.0, CTSeries(), detector="ct-nodule") as site:
+    folder, kinds = tmp_path_factory.mktemp("nodule"), ("sc", "gsps", "seg")
+    with series_site(folder, 3.0, CTSeries(), detector="ct-nodule", secondary=kinds) as site:
         yield site
 
 
@@ -95,3 +96,28 @@ def test_results_have_the_outline_of_every_slice(site: SeriesSite, report: Path)
     assert frames == sorted(frames)
     assert finding["region"]["frame"] in frames
     assert len(set(frames)) >= 6
+
+
+def test_segmentation_at_the_pacs_has_the_pixels_of_the_outlines(
+    site: SeriesSite, report: Path, slices: list[Dataset]
+) -> None:
+    query = {"Level": "Instance", "Query": {"Modality": "SEG"}}
+    [found] = wait_for(lambda: site.pacs.post("/tools/find", query), 30, "the segmentation is at the PACS")
+    path = site.folder / "segmentation.dcm"
+    path.write_bytes(site.pacs.get_bytes(f"/instances/{found}/file"))
+    status, lines = validators.dciodvfy(path)
+    assert (status, [line for line in lines if line.startswith("Error")]) == (0, [])
+    assert validators.dcentvfy([path, report, *films.CT]) == []
+    seg = highdicom.seg.segread(path)
+    [result] = site.node.results()
+    [finding] = result["findings"]
+    uids = [str(each.SOPInstanceUID) for each in slices]
+    assert result["source"]["images"] == uids
+    pixels = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)[..., 0].astype(bool)
+    for frame, mask in enumerate(pixels, 1):
+        contours = [outline["points"] for outline in finding["outlines"] if outline["frame"] == frame]
+        expected = fill(contours, 512, 512) if contours else np.zeros((512, 512), dtype=bool)
+        np.testing.assert_array_equal(mask, expected)
+    assert pixels.sum() * np.prod(seg.get_volume().spacing) == pytest.approx(finding["volume_mm3"], rel=0.25)
+    [group] = highdicom.sr.srread(report).content.get_planar_roi_measurement_groups()
+    assert seg.get_segment_description(1).tracking_uid == group.tracking_uid

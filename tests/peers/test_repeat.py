@@ -30,7 +30,6 @@ class Site:
 
     node: NodeProcess
     pacs: Orthanc
-    models: Path
     folder: Path
     film: Dataset = field(default_factory=lambda: films.fresh(films.NORMAL, **films.UTF_8))
     slices: list[Dataset] = field(default_factory=lambda: CTSeries(bright=[3]).slices(1, 5))
@@ -57,30 +56,33 @@ class Site:
         return {report.ContributingEquipmentSequence[0].SoftwareVersions: report for report in found}
 
     def renew(self) -> None:
-        """Install the next version of both detectors, as a package of its own."""
+        """Add and activate the next version of both detectors, trained anew, while the node runs."""
         for name in (FILM, SERIES):
-            folder = self.models / name / NEW
-            shutil.copytree(self.models / name / OLD, folder)
-            manifest = (folder / "model.toml").read_text()
+            package = self.folder / name
+            shutil.copytree(self.node.folder / "models" / name / OLD, package)
+            manifest = (package / "model.toml").read_text()
             manifest = manifest.replace(f'version = "{OLD}"', f'version = "{NEW}"').replace('"2.25.', '"2.25.9')
-            (folder / "model.toml").write_text(manifest)
-            sign_package(folder, toys.KEY, "tests")
+            (package / "model.toml").write_text(manifest)
+            sign_package(package, toys.KEY, "tests")
+            for step in (("add", package), ("activate", name, NEW)):
+                done = self.node.run("models", *step)
+                assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder, port = tmp_path_factory.mktemp("repeat"), free_port()
-    settings = {"RADNODE_COMPLETION__QUIET_SECONDS": "2", "RADNODE_DETECT__MODELS": str(folder / "models")}
-    toys.install(folder / "models", FILM, toys.Raises())
-    toys.install_series(folder / "models", SERIES, toys.Bright())
+    settings = {"RADNODE_COMPLETION__QUIET_SECONDS": "2"}
     with (
         NodeProcess(folder / "node", pacs_port=port, overrides=settings) as node,
         Orthanc(folder / "pacs", port, node.folder / "pki") as pacs,
     ):
+        toys.install(node.folder / "models", FILM, toys.Raises())
+        toys.install_series(node.folder / "models", SERIES, toys.Bright())
         text = node.config.read_text().replace("match = {} ", 'match = { Modality = "CR" } ')
         node.config.write_text(text.replace('detect = ["cxr-opacity"]', f'detect = ["{FILM}"]') + RULE)
         node.start()
-        yield Site(node, pacs, folder / "models", folder)
+        yield Site(node, pacs, folder)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +116,7 @@ def test_same_version_that_looks_again_says_nothing_new(site: Site, seen: dict[s
 def test_newer_version_makes_new_reports_that_name_those_before_them(
     site: Site, seen: dict[str, dict[str, Any]]
 ) -> None:
-    site.node.stop()
     site.renew()
-    site.node.start()
     film, series = (seen[item.StudyInstanceUID]["id"] for item in (site.film, site.slices[0]))
     assert site.node.run("jobs", "repeat", film).stdout == "1 analysis is due again.\n"
     assert site.node.run("jobs", "repeat", "--model", f"{SERIES} {OLD}").returncode == 0

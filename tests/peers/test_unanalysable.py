@@ -29,7 +29,7 @@ def test_refuse_lets_the_modality_know_before_it_sends(node: NodeProcess) -> Non
 
 
 def test_model_that_cannot_be_read_refuses_no_image(node: NodeProcess) -> None:
-    next((node.folder / "models").rglob("model.toml")).write_text("changed")
+    next((node.folder / "models" / "cxr-opacity").rglob("model.toml")).write_text("changed")
     node.start(role="intake", wait=("intake",))
     slice_ = node.storescu([films.CT[7]])
     assert slice_.returncode == 0, slice_.stderr

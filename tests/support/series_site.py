@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +56,18 @@ class SeriesSite:
 
 @contextmanager
 def series_site(
-    folder: Path, quiet_seconds: float, series: CTSeries, detector: str = "toy-bright"
+    folder: Path,
+    quiet_seconds: float,
+    series: CTSeries,
+    detector: str = "toy-bright",
+    secondary: Sequence[str] = ("sc",),
 ) -> Iterator[SeriesSite]:
     """Serve; a series is complete when none of its slices has come for `quiet_seconds`."""
     port = free_port()
-    settings = {"RADNODE_COMPLETION__QUIET_SECONDS": str(quiet_seconds)}
+    settings = {
+        "RADNODE_COMPLETION__QUIET_SECONDS": str(quiet_seconds),
+        "RADNODE_REPORT__SECONDARY": json.dumps(secondary),
+    }
     with (
         CrashNode(folder / "node", pacs_port=port, overrides=settings) as node,
         Orthanc(folder / "pacs", port, node.folder / "pki") as pacs,
