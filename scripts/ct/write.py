@@ -154,7 +154,7 @@ def _detector(folder: Path, document: Callable[..., dict[str, Any]]) -> SeriesDe
     """Return the detector that the package will be, before it has a card to be signed with."""
     checked = Manifest.model_validate(document({"weights.pt2": digest(folder / "weights.pt2")}, ()))
     identity = ModelIdentity(checked.name, checked.version, checked.device_uid, "", checked.manufacturer)
-    return SeriesDetector(Package(folder, checked, identity, ""), device="cpu", threads=2)
+    return SeriesDetector(Package(folder, checked, identity, ""), device="cpu", threads=1)
 
 
 def _real(detector: SeriesDetector, folder: Path, picture: Path) -> Real:

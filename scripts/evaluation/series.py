@@ -38,7 +38,7 @@ def evaluate(package: Package, data: Path, out: Path) -> list[Case]:
     if not folders:
         raise SystemExit(f"No XML file of LIDC readers is below {data}.")
     out.mkdir(parents=True, exist_ok=True)
-    detector = SeriesDetector(package, threads=2)
+    detector = SeriesDetector(package, threads=1)
     cases = [_case(detector, folder, out) for folder in folders]
     print("| scan | readers' diameters (mm) | score | diameter (mm) | readings that hold its middle | overlap (IoU) |")
     print("|---|---|---|---|---|---|")
