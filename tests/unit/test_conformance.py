@@ -60,7 +60,7 @@ def test_policy_refuse_offers_what_the_detectors_of_the_rules_take(folder: Path)
 
 def test_policy_refuse_without_a_readable_detector_is_said_by_check(folder: Path) -> None:
     made = node(folder, 'unanalysable = "refuse"')
-    next((folder / "models").rglob("model.toml")).write_text("changed")
+    next((folder / "models" / "cxr-opacity").rglob("model.toml")).write_text("changed")
     with pytest.raises(PackageError):
         made.analysable()
     assert not network_line(made).fit
