@@ -7,7 +7,7 @@ Each role is a function that runs in a process of its own until `stop` is set. `
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from io import BytesIO
@@ -268,8 +268,8 @@ class Node:
         import radnode.report.secondary  # noqa: PLC0415
         import radnode.report.sr  # noqa: F401, PLC0415
 
-    def analyser(self, loading: Loading | None = None) -> Analyser:
-        """Make the detectors; they load at their first use, watched by `loading`."""
+    def analyser(self, loading: Loading | None = None, ready: Callable[[str], None] = lambda _model: None) -> Analyser:
+        """Make the detectors; they load at their first use, watched by `loading`; `ready` is told which one did."""
         from radnode.detect.analyser import Analyser  # noqa: PLC0415 (only the worker may need torch)
         from radnode.detect.decoding import DecoderChild  # noqa: PLC0415
 
@@ -281,7 +281,7 @@ class Node:
             threads=detect.threads,
             precision=detect.precision,
             refused=self._model_refused,
-            ready=lambda model: logger().info("model_loaded", model=model),
+            ready=ready,
             loading=loading,
         )
 

@@ -242,7 +242,10 @@ def worker(node: Node, stop: threading.Event) -> None:
         raise ConfigError("The role worker needs torch: install radnode[detect], or serve --role intake,deliver here.")
     run = node.settings.data_dir / "run"
     os.nice(WORKER_NICE)
-    analyser = node.analyser(Loading(run, node.settings.detect.load_seconds, logger()))
+    analyser = node.analyser(
+        Loading(run, node.settings.detect.load_seconds, logger()),
+        ready=lambda model: logger().info("model_loaded", model=model),
+    )
     analyser.start()
     if node.rules.detectors:
         node.warm_reports()
