@@ -77,7 +77,7 @@ def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monk
     analyser = SimpleNamespace(start=lambda: None, refresh=lambda: None)
     node.engine, node.settings.rules, node.settings.detect = node.stores.engine, (), DetectSettings()
     node.analyser, node.warm_reports, node.rules = (
-        lambda _loading: analyser,
+        lambda _loading, ready: analyser,
         lambda: None,
         SimpleNamespace(detectors=()),
     )
