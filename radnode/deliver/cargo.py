@@ -18,7 +18,10 @@ from radnode.stores import Stores
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The events of the log, and those of the trail, for one kind of cargo."""
+    """The events of the log, and those of the trail, for one kind of cargo.
+
+    `is_own` of what this node made: one UID always has the same bytes then.
+    """
 
     delivered: str
     sent: str
@@ -26,6 +29,7 @@ class Words:
     refused: str
     delivery: Event
     sending: Event  # taken by a destination that is still to commit it
+    is_own: bool
 
 
 WORDS = {
@@ -36,6 +40,7 @@ WORDS = {
         "report_refused",
         events.REPORT_DELIVERED,
         events.REPORT_SENT,
+        is_own=True,
     ),
     JobKind.FORWARD: Words(
         "image_forwarded",
@@ -44,6 +49,7 @@ WORDS = {
         "forward_refused",
         events.IMAGE_FORWARDED,
         events.IMAGE_SENT,
+        is_own=False,
     ),
 }
 

@@ -46,6 +46,7 @@ BATCH = 32  # objects an association
 IDLE_SECONDS = 5.0
 LEASE_SECONDS = 86_400.0  # a batch of the largest objects over a slow line; the leases of dead processes are given back
 SETTLE_SECONDS = 0.25  # how long an answer may wait for others before it is committed
+HELD_ADVICE = "See that the object of this UID there is the same image: the destination did not take this one (0111)."
 
 Offers = Iterable[tuple[str, str]]
 
@@ -202,8 +203,8 @@ class Courier:
             if not is_sent:
                 peer.store_chunks(parcel.chunks)
                 reach("report-sent")
-        except DestinationHolds:  # sent before, the answer lost: the same UID always has the same bytes
-            self._log.info(self._words.held, **_named(subject), job=lease.job_id, attempt=lease.attempt)
+        except DestinationHolds:  # most likely sent before, the answer lost
+            self._say_held(lease, subject)
         except DestinationRefused as error:
             refusal = error
         duration = round((time.monotonic() - started) * 1000, 1)
@@ -214,6 +215,18 @@ class Courier:
         if not is_sent:
             self._promises.sent(lease, parcel.meta)
             self._log.info(self._words.sent, **_named(subject), duration_ms=duration)
+
+    def _say_held(self, lease: Lease, subject: Subject) -> None:
+        """Say that a destination holds an object of this UID; an alert where that might have other bytes."""
+        about = {**_named(subject), "job": lease.job_id, "attempt": lease.attempt}
+        if self._words.is_own:
+            self._log.info(self._words.held, **about)
+            return
+        who = {"patient": subject.patient, "study": subject.study, "instance": subject.instance}
+        detail = {"rule": self._words.held, "destination": self._destination.name}
+        with transaction(self._stores.engine) as tx:
+            self._stores.audit.record(tx, AuditRecord(events.ALERT, self._actor, **who, detail=detail))
+        self._log.warning(self._words.held, **about, advice=HELD_ADVICE)
 
     def _settle(self, answers: list[_Answer]) -> None:
         """Commit the ends of deliveries with their audit entries, say so in the log, and forget them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from radnode.detect.analyser import Batch, Task
 from radnode.detect.worker import Compose, Worker
 from radnode.errors import AuditError, DeliveryError, DestinationHolds, StoreUnavailable
 from radnode.initialise import initialise
+from radnode.jobs.database import transaction
 from radnode.model import Analysis, JobKind, JobState, PeerIdentity, Reason, StoreRequest
 from radnode.node import Node
 from radnode.observe import logger
@@ -141,7 +143,7 @@ def test_image_that_ends_the_process_even_while_saying_failed_is_set_aside_unope
     assert (job(node).state, job(node).error) == (JobState.DEAD, "too_many_attempts")
 
 
-def courier(node: Node, store: Callable[[bytes], object]) -> Courier:
+def courier(node: Node, store: Callable[[bytes], object], kind: JobKind = JobKind.DELIVER) -> Courier:
     class Peer:
         def store_chunks(self, chunks: Iterable[bytes]) -> object:
             return store(b"".join(chunks))
@@ -149,10 +151,8 @@ def courier(node: Node, store: Callable[[bytes], object]) -> Courier:
     return Courier(
         node.settings.destinations[0],
         node.stores,
-        kind=JobKind.DELIVER,
-        breaker=Breaker(
-            node.settings.destinations[0].name, JobKind.DELIVER, node.stores, node.settings.deliver, logger()
-        ),
+        kind=kind,
+        breaker=Breaker(node.settings.destinations[0].name, kind, node.stores, node.settings.deliver, logger()),
         connect=lambda *_: contextlib.nullcontext(Peer()),
         settings=node.settings.deliver,
         actor=node.actor(),
@@ -169,6 +169,25 @@ def test_report_that_the_destination_holds_already_is_delivered(node: Node) -> N
     worker(node, report).step()
     courier(node, hold).step()
     assert job(node, JobKind.DELIVER).state is JobState.DONE
+
+
+def test_forwarded_image_of_a_name_that_the_destination_holds_already_is_an_alert(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hold(_part10: bytes) -> object:
+        raise DestinationHolds("0111")
+
+    receive(node)
+    with transaction(node.engine) as tx:
+        node.queue.add_all(tx, JobKind.FORWARD, [job(node).subject], "pacs")
+    courier(node, hold, JobKind.FORWARD).step()
+    assert job(node, JobKind.FORWARD).state is JobState.DONE
+    with node.engine.connect() as tx:
+        rows = tx.exec_driver_sql("SELECT entry FROM audit_entries ORDER BY rowid").scalars()
+        entries = [json.loads(row) for row in rows]
+    said = [(entry["event"].split()[-1], entry["detail"].get("rule")) for entry in entries[-2:]]
+    assert said == [("alert", "image_held_already"), ("image_forwarded", None)]
+    assert "image_held_already" in capsys.readouterr().out
 
 
 def test_courier_outlives_a_database_that_cannot_be_read_and_gives_its_leases_back(
