@@ -60,12 +60,22 @@ class Miss:
 
 
 @dataclass(frozen=True, slots=True)
+class Hit:
+    """Why a rule fits: an element, and the first of the choices that its value is."""
+
+    keyword: str
+    value: str
+    choice: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What one rule, counted from 1, says of one image; it fits when it misses nothing."""
 
     number: int
     rule: RuleSettings
     misses: tuple[Miss, ...]
+    hits: tuple[Hit, ...]
 
 
 class Rules:
@@ -94,7 +104,10 @@ class Rules:
 
     def verdicts(self, elements: Mapping[str, str]) -> list[Verdict]:
         """Return what each rule says, in the order of the file."""
-        return [Verdict(rule.number, rule.settings, tuple(rule.misses(elements))) for rule in self._rules]
+        return [
+            Verdict(rule.number, rule.settings, tuple(rule.misses(elements)), tuple(rule.hits(elements)))
+            for rule in self._rules
+        ]
 
     def elements(self, part10: bytes, calling_ae_title: str) -> dict[str, str]:
         """Return what the rules look at in a whole object, which `calling_ae_title` sent.
@@ -126,6 +139,14 @@ class _Rule:
             value = elements.get(keyword, "")
             if not any(pattern.fullmatch(value) for pattern in choices.values()):
                 yield Miss(keyword, value, tuple(choices))
+
+    def hits(self, elements: Mapping[str, str]) -> Iterator[Hit]:
+        """Yield each element that fits."""
+        for keyword, choices in self._match.items():
+            value = elements.get(keyword, "")
+            fitting = (choice for choice, pattern in choices.items() if pattern.fullmatch(value))
+            if (choice := next(fitting, None)) is not None:
+                yield Hit(keyword, value, choice)
 
 
 def _choices(number: int, keyword: str, value: str | Sequence[str]) -> dict[str, re.Pattern[str]]:

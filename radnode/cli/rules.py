@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def rules() -> None:
 @config_option
 @json_option
 def test(file: Path, calling_ae: str, config: Path | None, as_json: bool) -> None:
-    """Say which rules match a DICOM file, why the others do not, and what would be done with it.
+    """Say which rules match a DICOM file and why, why the others do not, and what would be done with it.
 
     Needs the configuration alone: no node has to run, and nothing is stored or audited.
     """
@@ -39,8 +40,8 @@ def test(file: Path, calling_ae: str, config: Path | None, as_json: bool) -> Non
         return
     for verdict in verdicts:
         click.echo(f"rule {verdict.number}: {'no' if verdict.misses else 'matches'}, asks for {_asked(verdict)}")
-        for miss in verdict.misses:
-            click.echo(f"    {_why(miss)}")
+        for reason in map(_why_not, verdict.misses) if verdict.misses else _why(verdict):
+            click.echo(f"    {reason}")
     click.echo("decision: " + "; ".join(f"{key} {_joined(value)}" for key, value in _decided(decision).items()))
 
 
@@ -53,7 +54,14 @@ def _check_detectors(settings: Settings) -> None:
                 raise ConfigError(f"Rule {number} names the detector {name!r}, but {folder} has no such model package.")
 
 
-def _why(miss: Miss) -> str:
+def _why(verdict: Verdict) -> Iterator[str]:
+    if not verdict.hits:
+        yield "it has no match, so it matches every image"
+    for hit in verdict.hits:
+        yield f'{hit.keyword} is "{hit.value}", and the rule has "{hit.choice}"'
+
+
+def _why_not(miss: Miss) -> str:
     hint = " (name the sender with --calling-ae)" if miss.keyword == "CallingAE" and not miss.value else ""
     wanted = " or ".join(f'"{choice}"' for choice in miss.choices) or "nothing at all"
     return f'{miss.keyword} is "{miss.value}", and the rule wants {wanted}{hint}'
@@ -78,5 +86,6 @@ def _decided(decision: Decision) -> dict[str, object]:
 
 
 def _document(verdict: Verdict) -> dict[str, object]:
-    misses = [asdict(miss) for miss in verdict.misses]
-    return {"rule": verdict.number, "matched": not misses, "misses": misses, **verdict.rule.model_dump(mode="json")}
+    misses, hits = ([asdict(item) for item in items] for items in (verdict.misses, verdict.hits))
+    said = {"rule": verdict.number, "matched": not misses, "misses": misses, "hits": hits}
+    return {**said, **verdict.rule.model_dump(mode="json")}
