@@ -222,10 +222,16 @@ class Courier:
         if self._words.is_own:
             self._log.info(self._words.held, **about)
             return
-        who = {"patient": subject.patient, "study": subject.study, "instance": subject.instance}
-        detail = {"rule": self._words.held, "destination": self._destination.name}
+        alert = AuditRecord(
+            events.ALERT,
+            self._actor,
+            patient=subject.patient,
+            study=subject.study,
+            instance=subject.instance,
+            detail={"rule": self._words.held, "destination": self._destination.name},
+        )
         with transaction(self._stores.engine) as tx:
-            self._stores.audit.record(tx, AuditRecord(events.ALERT, self._actor, **who, detail=detail))
+            self._stores.audit.record(tx, alert)
         self._log.warning(self._words.held, **about, advice=HELD_ADVICE)
 
     def _settle(self, answers: list[_Answer]) -> None:
