@@ -15,8 +15,9 @@ from support.node import Orthanc
 
 from hammering.images import digest
 from hammering.ledger import Ledger
-from hammering.pictures import compare
+from hammering.pictures import compare, status
 
+_FAILED = "111224"  # Status of Results of CAD detection
 Key = tuple[str, str]  # SOP Instance UID of the source, Series Instance UID of the report: one model version's results
 
 
@@ -30,6 +31,7 @@ class Balance:
         twice: images with two current reports of the same model version, or a report that is stored twice.
         lost: acknowledged images without a current report.
         unknown: images that were reported or forwarded and that nobody sent.
+        failed: current reports that say that an analysis failed: no image and no blow gives a reason for it.
         unpictured: reports with a result that has no picture.
         pictured_twice: reports of which two pictures show the same image, or that have too many.
         orphaned: pictures that belong to no report at the PACS.
@@ -44,6 +46,7 @@ class Balance:
     twice: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     unpictured: set[str] = field(default_factory=set)
     pictured_twice: set[str] = field(default_factory=set)
     orphaned: set[str] = field(default_factory=set)
@@ -55,6 +58,7 @@ class Balance:
     reports: int = 0
     predecessors: int = 0
     pictures: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_even(self) -> bool:
@@ -66,6 +70,7 @@ class Balance:
         yield "reported twice", self.twice
         yield "lost", self.lost
         yield "nobody's", self.unknown
+        yield "analysis failed", self.failed
         yield "without its picture", self.unpictured
         yield "pictured twice", self.pictured_twice
         yield "picture of no report", self.orphaned
@@ -87,9 +92,11 @@ def draw_up(ledger: Ledger, objects: Iterable[bytes]) -> Balance:
         else:
             forwarded[str(dataset.SOPInstanceUID)] = digest(content)
     replaced = {uid for report in reports for uid in _predecessors(report)}
+    standing = list[Dataset]()
     current: defaultdict[Key, list[str]] = defaultdict(list)
     for report in reports:
         if report.SOPInstanceUID not in replaced:
+            standing.append(report)
             for source in sources(report):
                 current[source, str(report.SeriesInstanceUID)].append(str(report.SOPInstanceUID))
     counts = {"forwarded": len(forwarded), "reports": len(reports), "predecessors": len(replaced)}
@@ -100,6 +107,9 @@ def draw_up(ledger: Ledger, objects: Iterable[bytes]) -> Balance:
     balance.once = (balance.acknowledged & reported) - balance.twice
     balance.lost = balance.acknowledged - reported
     balance.unknown = (reported | set(forwarded)) - set(ledger.sent)
+    said = {str(report.SOPInstanceUID): status(report) for report in standing}
+    balance.failed = {uid for uid, code in said.items() if code.CodeValue == _FAILED}
+    balance.statuses = Counter(str(code.CodeMeaning) for code in said.values())
     held = compare(reports, pictures)
     balance.unpictured, balance.pictured_twice, balance.orphaned = held.missing, held.twice, held.orphaned
     due = {uid for uid in balance.acknowledged if ledger.images[uid].is_forwarded}
@@ -122,6 +132,7 @@ def table(balance: Balance, ledger: Ledger) -> Iterator[str]:
     yield line("acknowledged", len(balance.acknowledged), offered)
     replaced = f"{balance.reports} reports at the PACS, {balance.predecessors} of them replaced by later ones"
     yield line("reported exactly once", len(balance.once), replaced)
+    yield line("current reports", balance.statuses.total(), f"analyses: {listed(balance.statuses)}")
     yield line("pictures", balance.pictures, "at the PACS, of the reports with a result")
     yield line("forwarded", balance.forwarded, "images at the PACS, bit for bit as they were sent")
     yield line("commitments promised", len(ledger.asked), f"of {len(ledger.images)} images, asked for in turn")

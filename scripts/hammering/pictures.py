@@ -34,7 +34,7 @@ class Pictures:
 
 def compare(reports: Sequence[Dataset], pictures: Sequence[Dataset]) -> Pictures:
     """Hold pictures (Secondary Capture) against reports, those that later ones replace too."""
-    made = [report for report in reports if _has_result(report)]
+    made = [report for report in reports if status(report).CodeValue == _SUCCEEDED]
     report_of: dict[tuple[str, _Moment], str] = {}
     for report in made:
         for source in sources(report):
@@ -53,10 +53,11 @@ def compare(reports: Sequence[Dataset], pictures: Sequence[Dataset]) -> Pictures
     return Pictures(missing, twice, orphaned)
 
 
-def _has_result(report: Dataset) -> bool:
-    """Whether an analysis came to an end: else its report says why, and has no picture."""
-    (status,) = children(measurement_groups(report)[0], _DETECTIONS)
-    return bool(status.ConceptCodeSequence[0].CodeValue == _SUCCEEDED)
+def status(report: Dataset) -> Dataset:
+    """Return the code that says whether an analysis came to an end: else the report says why, and has no picture."""
+    (found,) = children(measurement_groups(report)[0], _DETECTIONS)
+    code: Dataset = found.ConceptCodeSequence[0]
+    return code
 
 
 def _moment(dataset: Dataset) -> _Moment:

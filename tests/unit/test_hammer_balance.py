@@ -127,7 +127,11 @@ def _pictures_what_has_no_report(story: Story) -> None:
 
 
 def _pictures_what_has_no_result(story: Story) -> None:
-    story.reports[0] = analyses.report(_source(story, 0), analyses.FAILED)
+    story.reports[0] = analyses.report(_source(story, 0), analyses.NOT_ATTEMPTED)
+
+
+def _fails_at_an_analysis(story: Story) -> None:
+    story.reports[5] = analyses.report(_source(story, 5), analyses.FAILED)
 
 
 def _forwards_nothing(story: Story) -> None:
@@ -163,6 +167,7 @@ BROKEN: dict[Callable[[Story], None], set[str]] = {
     _reports_again_under_another_uid: {"reported twice", "without its picture"},
     _keeps_twins: {"reported twice"},
     _reports_what_nobody_sent: {"nobody's"},
+    _fails_at_an_analysis: {"analysis failed"},
     _forgets_a_picture: {"without its picture"},
     _pictures_again_under_another_uid: {"pictured twice"},
     _pictures_what_has_no_report: {"picture of no report"},
