@@ -85,7 +85,8 @@ class BucketAnchor:
     """A bucket of S3 with object lock: what is put there nobody can change or remove before its time (needs boto3).
 
     Credentials, region and endpoint are those of the environment, as AWS names them (`AWS_ENDPOINT_URL`). A checkpoint
-    is an object `prefix/<size, 20 digits>.note`, locked in compliance mode for `retention_days`.
+    is an object `prefix/<size, 20 digits>.note`, locked in compliance mode for `retention_days`. The lock keeps what
+    was put first; a later version of it and the mark of a deletion lie over it, and are passed over.
     """
 
     def __init__(self, uri: str, signer: Signer | None, retention_days: int) -> None:
@@ -114,8 +115,9 @@ class BucketAnchor:
         """Fetch the newest notes into a folder for as long as the block lasts. Raises AuditError."""
         with TemporaryDirectory(prefix="radnode-anchor-") as name:
             with self._asking("read") as client:
-                keys = sorted(item["Key"] for item in self._listed(client))[-NEWEST:]
-                fetched = [client.get_object(Bucket=self._bucket, Key=key)["Body"].read() for key in keys]
+                first = {item["Key"]: item["VersionId"] for item in self._listed(client)}  # the newest come first
+                asked = [{"Key": key, "VersionId": first[key]} for key in sorted(first)[-NEWEST:]]
+                fetched = [client.get_object(Bucket=self._bucket, **one)["Body"].read() for one in asked]
             folder = Path(name) / self._bucket
             folder.mkdir()
             (folder / "bucket.notes").write_bytes(b"".join(fetched))
@@ -128,8 +130,9 @@ class BucketAnchor:
         return newest
 
     def _listed(self, client: Any) -> Iterator[Any]:
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix):
-            yield from page.get("Contents", ())
+        """Yield every version of every note, of one note the newest first, whatever marks of deletion say."""
+        for page in client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=self._prefix):
+            yield from page.get("Versions", ())
 
     @contextmanager
     def _asking(self, verb: str) -> Iterator[Any]:

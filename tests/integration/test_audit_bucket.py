@@ -64,6 +64,20 @@ def test_checkpoint_is_locked_for_the_retention_and_read_back(s3: Any, tmp_path)
     assert not folder.exists()
 
 
+def test_note_that_was_overwritten_or_marked_as_deleted_is_read_as_it_was_put(s3: Any, tmp_path) -> None:
+    uri = "s3://anchors/node-2"
+    anchor = BucketAnchor(uri, SIGNER, 2192)
+    for size in (3, 20):
+        anchor.put(checkpoint(size))
+    s3.put_object(Bucket="anchors", Key="node-2/00000000000000000003.note", Body=b"")
+    s3.delete_object(Bucket="anchors", Key="node-2/00000000000000000020.note")  # no lock forbids the mark
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "key").write_text(str(SIGNER.verifier))
+    with BucketAnchor(uri, None, 2192).notes() as folder:
+        found = verify(tmp_path / "audit", tmp_path / "key", None, [folder])
+    assert (found.ok, found.first_bad, found.checkpoints) == (False, 1, 2)
+
+
 def test_bucket_that_is_away_or_another_is_said_in_one_sentence(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AuditError, match=r"^The anchor s3://nobody/x cannot be written \(NoSuchBucket\)\.$"):
         BucketAnchor("s3://nobody/x", SIGNER, 1).put(checkpoint(1))
