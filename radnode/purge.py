@@ -20,6 +20,7 @@ from radnode.failpoints import reach
 from radnode.jobs.database import forget_overwritten, reading, transaction
 from radnode.jobs.purge import (
     Removed,
+    counts,
     doomed,
     expired,
     forget_commitments,
@@ -34,6 +35,7 @@ from radnode.stores import Stores
 
 PATIENCE_SECONDS = 30.0  # how long a delivery of the study that is on its way is waited for
 _PAUSE_SECONDS = 0.2
+_NO_STUDY = "There is no study {study} on this node."
 _BATCH = 500  # objects whose room is given back between two commits
 
 
@@ -57,6 +59,18 @@ class Purge:
         """Return the studies that hold an image of a patient, both as pseudonyms."""
         with reading(self._stores.engine) as tx:
             return studies_of(tx, patient)
+
+    def look(self, study: str) -> Purged:
+        """Return what a purge of a study would take.
+
+        Raises:
+            NotFoundError: there is no such study.
+        """
+        with reading(self._stores.engine) as tx:
+            found = Purged(study, *counts(tx, study))
+        if not found.instances:
+            raise NotFoundError(_NO_STUDY.format(study=study))
+        return found
 
     def expired(self, days: float) -> tuple[list[str], list[str]]:
         """Return the studies whose last image is older than `days`: those that may go, those that have work waiting."""
@@ -116,7 +130,7 @@ class Purge:
             removed = remove_study(tx, study)
             had_key = destroy(tx, study)
             if not (removed.instances or removed.patients or had_key):
-                raise NotFoundError(f"There is no study {study} on this node.")
+                raise NotFoundError(_NO_STUDY.format(study=study))
             detail: dict[str, str | int] = {"count": removed.instances, "reason": cause}
             for patient in removed.patients or (None,):
                 record = AuditRecord(events.STUDY_PURGED, actor, patient=patient, study=study, detail=detail)

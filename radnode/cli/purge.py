@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from radnode.audit import events
 from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
 from radnode.errors import RadnodeError
 from radnode.jobs.database import transaction
@@ -44,17 +45,21 @@ def purge(
     days = node.settings.storage.retention_days
     work = Purge(node.stores)
     cause, busy = "request", list[str]()
+    whose = None if patient is None else node.pseudonyms.patient(issuer, patient)
     if wanted is not None:
         studies = [wanted if _PSEUDONYM.fullmatch(wanted) else node.pseudonyms.study(wanted.strip(" \0"))]
-    elif patient is not None:
-        studies = work.studies_of(node.pseudonyms.patient(issuer, patient))
+    elif whose is not None:
+        studies = work.studies_of(whose)
     else:
         cause = "retention"
         studies, busy = work.expired(days) if days else ([], [])
         if not days and not as_json:
             click.echo("storage.retention_days is 0: everything is kept; name a --study or a --patient.", err=True)
     if dry_run:
-        _tell(as_json, [Purged(study, 0, 0) for study in studies], "would be purged")
+        about = studies[0] if wanted is not None else None
+        node.record(events.COMMAND_USED, user(), patient=whose, study=about, command="purge --dry-run")
+        node.settle_trail()
+        _tell(as_json, [work.look(study) for study in studies], "would be purged")
         return
     with alone(node.settings.data_dir):
         work.reclaim()  # what one before this left

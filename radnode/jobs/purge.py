@@ -59,6 +59,12 @@ def studies_of(tx: Connection, patient: str) -> list[str]:
     return list(tx.scalars(query))
 
 
+def counts(tx: Connection, study: str) -> tuple[int, int]:
+    """Return how many images and results a study has."""
+    images, made = (select(func.count()).select_from(of(study).subquery()) for of in (_images_of, _results_of))
+    return tx.scalar(images) or 0, tx.scalar(made) or 0
+
+
 def expired(tx: Connection, before: float) -> list[str]:
     """Return the studies whose last image came before a time (epoch seconds), the oldest first."""
     last = func.max(instances.c.received)

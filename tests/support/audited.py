@@ -88,7 +88,9 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
     "keys retire": (Use(("keys", "retire", "kek-0001"), ("key_changed",)),),
     "keys forget": (Use(("keys", "forget", "{fresh}-study-keys"), ("key_changed",)),),
     "purge": (
-        Use(("purge", "--dry-run", "--study", "{study}")),  # changes nothing, and names what it was told
+        Use(("purge", "--dry-run", "--study", "{study}"), ("command_used",)),  # says whether it is here, and how large
+        Use(("purge", "--dry-run", "--patient", "nobody"), ("command_used",)),  # and whether somebody is known here
+        Use(("purge", "--dry-run", "--study", "1.2.3"), ("command_used",), 1),
         Use(("purge", "--study", "{study}"), ("study_purged",)),
     ),
 }

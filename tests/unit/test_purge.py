@@ -101,7 +101,10 @@ def test_study_leaves_no_row_no_key_and_no_room_and_others_stay(rooms: Rooms) ->
     other = {name: rooms.count(name) for name in filled}
     assert rooms.keys.of_study(gone[0].study)
     purge = Purge(rooms.stores)
+    assert purge.look(gone[0].study) == Purged(gone[0].study, 2, 1)
     assert purge.study(gone[0].study, ACTOR, "request") == Purged(gone[0].study, 2, 1)
+    with pytest.raises(NotFoundError):
+        purge.look(gone[0].study)
     with reading(rooms.engine) as tx:
         assert named(tx, words) == {}
     assert {name: rooms.count(name) for name in filled} == {name: count // 2 for name, count in other.items()}
