@@ -139,6 +139,11 @@ class DestinationSettings(_Section):
     commitment: bool = False
     secondary: tuple[SecondaryKind, ...] = SECONDARY_KINDS
 
+    @property
+    def recipient(self) -> str:
+        """Who that is, as the audit trail says it: a name may be given to another machine later."""
+        return f"{self.ae_title} at {self.host}:{self.port}"
+
 
 class RuleSettings(_Section):
     """Which detectors see an image, where its report and it itself go, how urgent that is; see `radnode.rules`.

@@ -84,8 +84,8 @@ def disclosures(
 ) -> Account:
     """Return the accounting of disclosures of one patient, called `patient`, from that patient's entries.
 
-    `recipients` says for the name of a destination who that is; `reason_of` opens the reason that a person gave. What a
-    destination first took and later committed is one disclosure.
+    `recipients` says for the name of a destination who that is, where the entry does not; `reason_of` opens the reason
+    that a person gave. What a destination first took and later committed is one disclosure.
     """
     rows, seen, within = [], set(), Counter[str]()
     for entry in entries:
@@ -95,11 +95,11 @@ def disclosures(
             continue
         where = str(detail.get("destination") or detail.get("recipient") or "")
         told = str(detail.get("result") or entry["instance"])
-        what = (name.split("_")[0], where, told, str(detail.get("object", "")))
+        what = (name.split("_")[0], where, str(detail.get("recipient", "")), told, str(detail.get("object", "")))
         if where and what in seen:
             continue
         seen.add(what)
-        to = recipients.get(where, where) if where else f"{_who(entry)} (a file on this node's machine)"
+        to = _recipient(detail, recipients) if where else f"{_who(entry)} (a file on this node's machine)"
         purpose = str(reason_of(entry) or detail.get("purpose") or (_PURPOSE if where else "not stated"))
         kind = f"{_SENT[name]}: {detail['object']}" if "object" in detail else _SENT[name]
         rows.append((_moment(entry), to, kind, purpose, str(entry["seq"])))
@@ -233,6 +233,12 @@ def _touches_nothing(entry: Entry) -> bool:
     """Whether an entry names a patient of whose data nothing was shown: pseudonyms alone, or a search in vain."""
     detail = entry["detail"]
     return bool((_name(entry) == "trail_read" and detail.get("purpose") != "identity") or detail.get("count") == 0)
+
+
+def _recipient(detail: Mapping[str, Any], recipients: Mapping[str, str]) -> str:
+    """Return who a destination was when it took something; for entries that do not say, who it is now."""
+    where, recipient = str(detail.get("destination", "")), str(detail.get("recipient", ""))
+    return f"{where}: {recipient}" if where and recipient else recipients.get(where, where or recipient)
 
 
 def _name(entry: Entry) -> str:

@@ -134,7 +134,7 @@ DETAIL_KEYS: Final = frozenset(
         "pid",
         "purpose",  # of a disclosure (45 CFR 164.528); "identity" where a sealed identity was opened
         "reason",  # model.Reason, or the sentence why a delivery failed
-        "recipient",
+        "recipient",  # who a destination was at that moment, or the AE title of a peer that was answered
         "report",  # pseudonym of a report's SOP instance
         "result",  # identifier of a stored result
         "rule",  # model.Refusal.rule

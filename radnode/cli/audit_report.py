@@ -96,10 +96,9 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 
 def _recipients(node: Node) -> dict[str, str]:
-    """Return who each destination is."""
+    """Return who each destination is now."""
     return {
-        destination.name: f"{destination.name}: {destination.ae_title} at {destination.host}:{destination.port}"
-        for destination in node.settings.destinations
+        destination.name: f"{destination.name}: {destination.recipient}" for destination in node.settings.destinations
     }
 
 

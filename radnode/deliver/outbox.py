@@ -266,6 +266,7 @@ class Courier:
 
     def _record(self, answer: _Answer) -> AuditRecord:
         detail: dict[str, str | int] = {"destination": self._destination.name, "attempt": answer.lease.attempt}
+        detail["recipient"] = self._destination.recipient[:MAX_DETAIL_LENGTH]
         subject = answer.subject
         if subject is not None:
             detail |= subject.names

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from radnode.audit import events
-from radnode.audit.events import Actor, AuditRecord, Event
+from radnode.audit.events import MAX_DETAIL_LENGTH, Actor, AuditRecord, Event
 from radnode.deliver.cargo import WORDS, subject_of
 from radnode.deliver.patience import pause
 from radnode.errors import DeliveryError, StaleLease
@@ -185,6 +185,7 @@ class Promises:
     def _record(self, tx: Connection, kind: JobKind, subject: str, event: Event, **detail: str | int) -> None:
         """Audit what became of an object at this destination."""
         about = subject_of(tx, kind, subject)
+        where = {"destination": self._destination.name, "recipient": self._destination.recipient[:MAX_DETAIL_LENGTH]}
         record = AuditRecord(
             event,
             self._actor,
@@ -192,7 +193,7 @@ class Promises:
             study=about.study,
             instance=about.instance,
             model=about.model,
-            detail={"destination": self._destination.name, **about.names, **detail},
+            detail={**where, **about.names, **detail},
         )
         self._stores.audit.record(tx, record)
 

@@ -82,6 +82,13 @@ def test_accounting_lists_each_disclosure_once_with_date_recipient_kind_and_purp
     assert "164.528" in account.basis
 
 
+def test_recipient_is_who_it_was_then_and_not_who_has_the_name_now() -> None:
+    sent = entry(events.REPORT_DELIVERED, NODE, destination="pacs", result="r1", recipient="OLD at 192.0.2.1:104")
+    account = accounts.disclosures([sent, *story()], "4711", {"pacs": "pacs: NEW at 192.0.2.9:104"}, "always")
+    to = [row[1] for row in account.tables[0].rows]
+    assert to[:2] == ["pacs: OLD at 192.0.2.1:104", "pacs: NEW at 192.0.2.9:104"]  # the same report, to both
+
+
 def test_incident_counts_persons_and_kinds_and_says_what_is_due() -> None:
     account = accounts.incident(story(), "a week", None, DISCOVERED)
     facts = dict(account.facts)

@@ -139,6 +139,7 @@ def test_reports_go_in_order_over_one_association_and_are_audited(bench: Bench) 
     assert bench.peer.connections == 1
     assert bench.states() == [JobState.DONE] * 3
     delivered = [entry for entry in bench.rooms.entries() if "report_delivered" in entry["event"]]
+    assert {entry["detail"]["recipient"] for entry in delivered} == {PACS.recipient}
     assert [entry["detail"]["destination"] for entry in delivered] == ["pacs"] * 3
 
 

@@ -154,6 +154,8 @@ def test_report_is_sent_until_the_destination_has_committed_it(bench: Bench) -> 
     assert bench.listener.reported(committed(request)) == 2
     assert bench.states() == ["delivered", "delivered"]
     assert bench.events()[2:] == ["report_delivered", "report_delivered"]
+    to = [entry["detail"]["recipient"] for entry in bench.rooms.entries() if "destination" in entry["detail"]]
+    assert to == [PACS.recipient] * 4
     assert bench.rooms.count("sendings") == 0
 
 
