@@ -224,11 +224,13 @@ class SyslogSettings(_Section):
 class AuditSettings(_Section):
     """How often the trail is sealed by a signed checkpoint and anchored, and how long it is kept (0: for ever).
 
-    Six years (45 CFR 164.316(b)(2)) are 2192 days at most, two of their Februaries having 29.
+    Six years (45 CFR 164.316(b)(2)) are 2192 days at most, two of their Februaries having 29. `on_failure` has one
+    value: what cannot be audited does not happen.
     """
 
     checkpoint_seconds: Seconds = 1.0
     retention_days: int = Field(default=2192, ge=0)
+    on_failure: Literal["refuse"] = "refuse"
     anchor: tuple[str, ...] = ()
     anchor_seconds: Seconds = 60.0
     syslog: SyslogSettings | None = None

@@ -50,6 +50,7 @@ def load(folder: Path, text: str) -> Settings:
         ("[[rules]]\ndeliver = ['pacs']", "delivers to 'pacs', but no"),
         (2 * "[[destinations]]\nname = 'p'\nae_title = 'P'\nhost = 'h'\nport = 1\n", "'p' is listed twice"),
         ("[[destinations]]\nname = '../x'\nae_title = 'P'\nhost = 'h'\nport = 1\n", "destinations.0.name"),
+        ("[audit]\non_failure = 'spool'", "audit.on_failure"),
         ("data_dir = ", "is not valid TOML"),
         ("[report]\ncontent_qualification = 'GOOD'", "report.content_qualification"),
     ],
