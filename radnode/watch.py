@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from radnode.audit import events
 from radnode.audit.detection import Detector, Suspicion
 from radnode.audit.events import AuditRecord
+from radnode.audit.states import due
 from radnode.audit.tail import Tail
 from radnode.errors import ConfigError
 from radnode.jobs.database import transaction
@@ -43,7 +44,10 @@ class Watch:
             self._certificates()
 
     def _certificates(self) -> None:
-        """Tell of a certificate of this node, or of its authority, that ends soon."""
+        """Tell of a certificate of this node, or of its authority, that ends soon; once a day, over restarts too."""
+        soon = self._node.settings.detection.certificate_days
+        if not soon:
+            return
         from radnode.network.tls import certificate_expiry  # noqa: PLC0415 (no other part of TLS is needed here)
 
         for name in ("certificate", "ca"):
@@ -52,12 +56,16 @@ class Watch:
             except ConfigError:  # said by who uses it
                 continue
             days = (end - datetime.now(UTC)).days
-            if days < self._node.settings.detection.certificate_days:
-                self._tell(Suspicion("certificate_ends", self._node.actor(), max(days, 0)), setting=f"tls.{name}")
+            if days < soon:
+                ends = Suspicion("certificate_ends", self._node.actor(), max(days, 0))
+                self._tell(ends, f"certificate_ends tls.{name}", setting=f"tls.{name}")
 
-    def _tell(self, suspicion: Suspicion, **detail: str | int) -> None:
+    def _tell(self, suspicion: Suspicion, daily: str | None = None, **detail: str | int) -> None:
+        """Tell of it; what has a name in `daily` not again on the same day."""
         told: dict[str, str | int] = {"rule": suspicion.rule, "count": suspicion.count, **detail}
         with transaction(self._node.engine) as tx:
+            if daily is not None and not due(tx, daily, self._node.stores.clock(), DAY_SECONDS):
+                return
             self._node.audit.record(tx, AuditRecord(events.ALERT, suspicion.actor, detail=told))
         about = {"ae": suspicion.actor.ae, "address": suspicion.actor.address}
         logger().warning("suspicious", rule=suspicion.rule, count=suspicion.count, **about)

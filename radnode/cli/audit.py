@@ -124,7 +124,7 @@ def _print(entry: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(entry))
         return
     actor = entry["actor"]
-    who = actor["user"] or actor["ae"] or "-"
+    who = actor["user"] or actor["ae"] or actor["address"] or "-"
     about = next((f"{key} {entry[key]}" for key in ("instance", "study", "patient") if entry[key]), "")
     detail = " ".join(f"{key}={value}" for key, value in entry["detail"].items())
     line = f"{entry['seq']:>6} {entry['timestamp']} {entry['event']} {entry['action']} {entry['outcome']} by {who}"

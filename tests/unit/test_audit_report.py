@@ -196,6 +196,15 @@ def test_patient_is_found_by_id_and_issuer_and_the_use_is_in_the_trail(config: P
     assert (told["event"], told["detail"]) == ("110101 trail_read", {"command": "report", "format": "json"})
 
 
+def test_tail_names_a_refused_peer_without_a_title_by_its_address(config: Path) -> None:
+    node = Node(load_settings(config))
+    node.record(events.PEER_REFUSED, Actor(address="192.0.2.66"), rule="tls_plain_tcp")
+    node.settle_trail()
+    node.engine.dispose()
+    listed = CliRunner().invoke(cli, ["audit", "tail", "-c", str(config), "-n", "2"])
+    assert "peer_refused E minor by 192.0.2.66" in listed.output
+
+
 def test_incident_names_persons_with_the_audit_key_alone(config: Path) -> None:
     since = ("--incident", "--since", "2020-01-01")
     assert "470" not in run(config, *since).output.replace("2470", "")

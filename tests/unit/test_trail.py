@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support.certificates import DAY, resigned
 
 from radnode.audit import events, read
 from radnode.audit.events import Actor
@@ -137,24 +139,36 @@ def test_trail_that_is_to_be_kept_for_ever_is_never_purged(site: Site) -> None:
         assert Keeper(site.node, trail).purge(datetime.now(UTC) + SEVEN_YEARS) == 0
 
 
-def test_repeated_refusals_and_a_certificate_that_ends_become_one_alert_each(site: Site) -> None:
+def test_repeated_refusals_and_a_certificate_that_ends_become_one_alert_each(site: Site, made: Path) -> None:
     few = DetectionSettings(refusals=3, certificate_days=100_000)
     site.node.settings = site.node.settings.model_copy(update={"detection": few})
+    shutil.copytree(made.parent / "pki", site.node.settings.data_dir / "pki")
+    site.anchor.mkdir()
+    for refusals in (6, 0):  # and a start on the same day, which tells of no certificate again
+        with site.node.sequencer() as trail:
+            keeper = Keeper(site.node, trail)
+            keeper.look()
+            for _ in range(refusals):
+                site.node.record(events.PEER_REFUSED, Actor(address="192.0.2.66"), rule="tls_plain_tcp")
+                trail.finish()
+                keeper.look()
+            trail.finish()
+    alerts = [entry for entry in read.entries(site.node.audit_folder) if entry["event"] == "110113 alert"]
+    about = [(it["detail"]["rule"], it["actor"]["address"] or it["detail"]["setting"]) for it in alerts]
+    ends = [("certificate_ends", f"tls.{name}") for name in ("certificate", "ca")]
+    assert about == [*ends, ("repeated_refusals", "192.0.2.66")]
+    assert all(800 < it["detail"]["count"] < 100_000 for it in alerts[:2])
+
+
+def test_end_of_a_certificate_is_not_watched_where_nobody_wants_it(site: Site, made: Path) -> None:
+    none = DetectionSettings(certificate_days=0)
+    site.node.settings = site.node.settings.model_copy(update={"detection": none})
+    pki = shutil.copytree(made.parent / "pki", site.node.settings.data_dir / "pki")
+    resigned(pki, pki / "server.crt", -2 * DAY, -DAY)  # it has ended
     site.anchor.mkdir()
     with site.node.sequencer() as trail:
-        keeper = Keeper(site.node, trail)
-        for _ in range(6):
-            site.node.record(events.PEER_REFUSED, Actor(address="192.0.2.66"), rule="tls_plain_tcp")
-            trail.finish()
-            keeper.look()
-        trail.finish()
-    alerts = [entry for entry in read.entries(site.node.audit_folder) if entry["event"] == "110113 alert"]
-    rules = [(entry["detail"]["rule"], entry["actor"]["address"]) for entry in alerts]
-    assert rules.count(("repeated_refusals", "192.0.2.66")) == 1
-    assert {entry["detail"]["setting"] for entry in alerts if entry["detail"]["rule"] == "certificate_ends"} <= {
-        "tls.certificate",
-        "tls.ca",
-    }
+        Keeper(site.node, trail).look()
+    assert site.names() == []
 
 
 def test_tail_follows_over_segments_and_misses_nothing(site: Site) -> None:
