@@ -32,6 +32,10 @@ _SENT = {  # what leaves this node, and what of it
     "result_exported": "report of an AI analysis, as a file",
 }
 _PURPOSE = "treatment: delivery as the configured rules say"
+_UNKNOWN = (
+    "Nothing in this period is about this Patient ID and issuer. The same ID with another Issuer of Patient ID "
+    "(0010,0021), or with none, is another patient here: ask for each that your images have."
+)
 _KINDS = {  # kinds of data that an entry is about; 45 CFR 164.404(c)(1)(B)
     "image": frozenset(
         {"image_received", "image_sent", "image_forwarded", "image_analysed", "commitment_reported", "study_purged"}
@@ -104,6 +108,7 @@ def disclosures(
         kind = f"{_SENT[name]}: {detail['object']}" if "object" in detail else _SENT[name]
         rows.append((_moment(entry), to, kind, purpose, str(entry["seq"])))
     facts = (("Patient", patient), ("Period", period), ("Disclosures", str(len(rows))))
+    unknown = () if rows or set(within) - {"trail_read"} else (_UNKNOWN,)
     kept = tuple((name.replace("_", " "), str(count)) for name, count in sorted(within.items()))
     return Account(
         "Accounting of disclosures",
@@ -114,6 +119,7 @@ def disclosures(
             Table("Other entries about this patient, within this node", ("Event", "Entries"), kept),
         ),
         (
+            *unknown,
             "Disclosures for treatment, payment and health care operations need not be accounted for "
             "(164.528(a)(1)(i)); they are listed all the same.",
             "Entry is the number in the audit trail; `radnode audit show` prints it, `radnode audit verify` proves it.",

@@ -190,7 +190,10 @@ def test_patient_is_found_by_id_and_issuer_and_the_use_is_in_the_trail(config: P
     assert done.exit_code == 0, done.output
     rows = json.loads(done.output)["tables"]["Disclosures"]
     assert [row["To whom"] for row in rows] == ["pacs: PACS at 127.0.0.1:104"]
-    assert json.loads(run(config, "--patient", "471", "--format", "json").output)["tables"]["Disclosures"] == []
+    none = json.loads(run(config, "--patient", "471", "--format", "json").output)
+    assert none["tables"]["Disclosures"] == []
+    assert "Issuer of Patient ID" in none["notes"][0]
+    assert "Issuer of Patient ID" not in "".join(json.loads(done.output)["notes"])
     listed = CliRunner().invoke(cli, ["audit", "tail", "-c", str(config), "--json", "-n", "2"])
     told = json.loads(listed.output.splitlines()[0])
     assert (told["event"], told["detail"]) == ("110101 trail_read", {"command": "report", "format": "json"})
