@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 from radnode import changes
 from radnode.audit import events
 from radnode.audit.events import Actor, AuditOutcome, AuditRecord
-from radnode.errors import ConfigError, DeliveryError, RadnodeError
+from radnode.errors import ConfigError, DeliveryError, RadnodeError, UnknownOperation
 from radnode.jobs.database import transaction
 from radnode.jobs.destinations import OUTGOING
 from radnode.jobs.wake import Sleeper
@@ -216,10 +216,10 @@ def _commitment_hooks(node: Node, log: Log) -> CommitmentHooks:
     def declined(peer: PeerIdentity, error: RadnodeError, status: int) -> None:
         fault = {"error": type(error).__name__, "message": str(error), "status": f"{status:04X}"}
         log.warning("commitment_refused", ae=peer.ae_title, address=peer.address, **fault)
-        detail: dict[str, str | int] = {"status": fault["status"], "reason": fault["error"]}
-        record = AuditRecord(
-            events.COMMITMENT_REQUESTED, Actor.of_peer(peer), outcome=AuditOutcome.MINOR, detail=detail
-        )
+        event, detail = events.COMMITMENT_REQUESTED, {"status": fault["status"], "reason": fault["error"]}
+        if isinstance(error, UnknownOperation):  # not about instances
+            event, detail = events.ALERT, {**detail, "rule": "request_not_served"}
+        record = AuditRecord(event, Actor.of_peer(peer), outcome=AuditOutcome.MINOR, detail=detail)
         try:
             with transaction(node.engine) as tx:
                 node.audit.record(tx, record)

@@ -18,7 +18,7 @@ from radnode.commitment_sets import (
     too_long,
     write_report,
 )
-from radnode.errors import DestinationUnavailable, MalformedDataSet, PeerMovedOn, RadnodeError
+from radnode.errors import DestinationUnavailable, MalformedDataSet, PeerMovedOn, RadnodeError, UnknownOperation
 from radnode.model import CommitmentReport, PeerIdentity
 from radnode.network import statuses
 from radnode.network.command_set import Command, CommandSet, Tag
@@ -88,9 +88,12 @@ class CommitmentSCP:
     def status_of(self, message: Message, transfer_syntax: str) -> int:
         """Do what a request asks, and return the status of its response."""
         try:
-            return self._named(message.command) or self._do(message, transfer_syntax)
+            status = self._named(message.command)
+            if status is None:
+                return self._do(message, transfer_syntax)
+            return self._decline(UnknownOperation("The peer asked for what is not here, or not for it to ask."), status)
         except RadnodeError as error:
-            return self._decline(error)
+            return self._decline(error, statuses.of_commitment(error))
         except Exception as error:  # noqa: BLE001 - boundary to the node; its text may hold patient data
             self._hooks.failed(type(error).__name__)
             return statuses.PROCESSING_FAILURE
@@ -106,9 +109,8 @@ class CommitmentSCP:
         except Exception as error:  # noqa: BLE001 - boundary to the node; its text may hold patient data
             self._hooks.failed(type(error).__name__)
 
-    def _decline(self, error: RadnodeError) -> int:
+    def _decline(self, error: RadnodeError, status: int) -> int:
         """Report what was not taken, and return its status."""
-        status = statuses.of_commitment(error)
         try:
             if self._hooks.commitment is not None:
                 self._hooks.commitment.declined(self._peer, error, status)

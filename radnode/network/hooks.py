@@ -41,7 +41,7 @@ class CommitmentHooks:
     `requested` keeps a request: it is durable when it returns, and the status is 0000. `report` is then called, after
     the response, with the way to answer on the same association. `reported` takes what a destination says of the
     objects that this node sent to it. The first and the last raise a RadnodeError where they do not; `declined` is told
-    of it, and of what cannot be read, with the status that was sent.
+    of it, of what cannot be read, and (UnknownOperation) of what is not served, with the status that was sent.
     """
 
     requested: Callable[[PeerIdentity, CommitmentRequest], None]

@@ -250,6 +250,7 @@ def test_request_about_something_else_is_declined(node, hooks):
         assert ask(association, instance_uid="1.2.3") == 0x0112
         assert tell(association) == 0x0124
     assert hooks.requests == hooks.reports == []
+    assert hooks.declined == [0x0123, 0x0112, 0x0124]
 
 
 def test_peer_that_may_not_commit_is_offered_no_context(node, hooks):

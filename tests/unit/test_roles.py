@@ -9,13 +9,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 from support.rooms import Rooms
 
 from radnode import roles
+from radnode.audit import read
 from radnode.audit.events import Actor
+from radnode.configuration import load_settings
 from radnode.deliver.outbox import Courier
 from radnode.detect.worker import Worker
-from radnode.errors import DeliveryError, StoreUnavailable
+from radnode.errors import DeliveryError, DuplicateTransaction, StoreUnavailable, UnknownOperation
+from radnode.initialise import initialise
+from radnode.model import PeerIdentity
+from radnode.node import Node
 from radnode.settings import DeliverSettings, DestinationSettings, DetectSettings, NodeSettings
 
 
@@ -89,3 +95,19 @@ def test_worker_sleeps_on_trouble_of_the_node_itself_and_goes_on(node: Any, monk
 def test_owner_of_a_lease_begins_with_its_role_and_is_never_the_same() -> None:
     assert roles.owner("worker").startswith("worker:")
     assert roles.owner("worker") != roles.owner("worker")
+
+
+def test_request_about_commitments_that_is_not_served_is_an_alert_and_one_that_is_refused_is_a_request(
+    tmp_path: Path,
+) -> None:
+    node = Node(load_settings(initialise(tmp_path / "node", 2762, None)))
+    hooks = roles._commitment_hooks(node, Recorder())
+    hooks.declined(PeerIdentity("CT1", "ab" * 32, "192.0.2.7"), UnknownOperation("Not yours."), 0x0124)
+    hooks.declined(PeerIdentity("CT1", "ab" * 32, "192.0.2.7"), DuplicateTransaction("Again."), 0x0131)
+    node.settle_trail()
+    told = [(entry["event"].split()[1], entry["outcome"], entry["detail"]) for entry in read.entries(node.audit_folder)]
+    assert told == [
+        ("alert", "minor", {"reason": "UnknownOperation", "rule": "request_not_served", "status": "0124"}),
+        ("commitment_requested", "minor", {"reason": "DuplicateTransaction", "status": "0131"}),
+    ]
+    node.engine.dispose()
