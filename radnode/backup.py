@@ -61,7 +61,7 @@ def make_backup(data_dir: Path, folder: Path, now: float) -> Manifest:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        _copy_trail(data_dir / "audit", folder / "audit")
+        copy_trail(data_dir / "audit", folder / "audit")
         _copy_database(data_dir / "node.db", data_dir / "run" / DRAFT, folder / "node.db")
         manifest = _copy_objects(data_dir, folder, now)
         _sync(folder)
@@ -99,7 +99,7 @@ def copy_back(folder: Path, data_dir: Path) -> None:
         if (data_dir / name).exists():
             raise RadnodeError(f"{data_dir / name} exists already; a node is restored into a folder without one.")
     try:
-        _copy_trail(folder / "audit", data_dir / "audit")
+        copy_trail(folder / "audit", data_dir / "audit")
         (data_dir / "objects").mkdir(mode=0o700)
         for path in sorted((folder / "objects").glob("*.seg")):
             copy_sparse(path, data_dir / "objects" / path.name)
@@ -128,7 +128,7 @@ def copy_sparse(source: Path, target: Path) -> None:
         os.fsync(writer.fileno())
 
 
-def _copy_trail(source: Path, target: Path) -> None:
+def copy_trail(source: Path, target: Path) -> None:
     """Copy the files of a trail: what is signed first, so that every line that it covers is there when it is read.
 
     Raises:

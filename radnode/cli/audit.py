@@ -1,4 +1,4 @@
-"""audit tail, show, verify; `report` is in `audit_report`."""
+"""audit tail, show, export, verify; `report` is in `audit_report`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from radnode.audit import events, read
 from radnode.audit.anchors import SYSLOG, anchor_of
 from radnode.audit.log import open_sealed
 from radnode.cli.audit_report import report
-from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user
+from radnode.cli.common import accountable, config_option, json_option, open_node, print_json, user, write_private
 from radnode.configuration import find_config, load_settings
-from radnode.errors import ConfigError
+from radnode.errors import ConfigError, RadnodeError, StoreUnavailable
 from radnode.storage.keys import read_key
 
 FOLLOW_SECONDS = 0.5
@@ -81,6 +81,33 @@ def show(seq: int, config: Path | None, identity: bool) -> None:
     if identity:
         entry["identity"] = open_sealed(entry, read_key(node.key_folder / "audit.key"))
     print_json(entry)
+
+
+@audit.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@config_option
+@accountable
+def export(folder: Path, config: Path | None) -> None:
+    """Copy the trail into a new FOLDER, with its public key and the verifier, for whoever is to judge it.
+
+    Identities stay sealed, and no key goes with it. In FOLDER, `python verify.py audit audit-sign.pub` verifies.
+    """
+    from radnode.audit import verify as verifier  # noqa: PLC0415
+    from radnode.backup import copy_trail  # noqa: PLC0415
+
+    node = open_node(config)
+    if folder.exists():
+        raise RadnodeError(f"{folder} exists already; choose another name.")
+    node.record(events.TRAIL_READ, user(), command="export")
+    node.settle_trail()
+    try:
+        folder.mkdir(mode=0o700)
+        copy_trail(node.audit_folder, folder / "audit")
+    except OSError as error:
+        raise StoreUnavailable(f"The trail cannot be copied to {folder} ({error.strerror}).") from error
+    for path in (node.key_folder / "audit-sign.pub", Path(verifier.__file__)):
+        write_private(folder / path.name, path.read_bytes())
+    click.echo(f"{folder}: the trail, readable by you alone; verify it there: python verify.py audit audit-sign.pub")
 
 
 @audit.command()

@@ -72,6 +72,10 @@ COMMANDS: dict[str, tuple[Use, ...]] = {
         Use(("audit", "show", "1"), ("trail_read",)),
         Use(("audit", "show", "1", "--identity"), ("trail_read",)),
     ),
+    "audit export": (
+        Use(("audit", "export", "{fresh}-trail"), ("trail_read",)),
+        Use(("audit", "export", "{fresh}-trail"), (), 1),  # it is there already, and nothing was read
+    ),
     "audit report": (
         Use(("audit", "report", "--patient", "4711"), ("trail_read",)),
         Use(("audit", "report", "--incident", "--since", "2026-01-01", "--identity"), ("trail_read",)),

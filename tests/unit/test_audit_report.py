@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -206,6 +207,25 @@ def test_tail_names_a_refused_peer_without_a_title_by_its_address(config: Path) 
     node.engine.dispose()
     listed = CliRunner().invoke(cli, ["audit", "tail", "-c", str(config), "-n", "2"])
     assert "peer_refused E minor by 192.0.2.66" in listed.output
+
+
+def test_exported_trail_is_verified_without_the_node_and_without_radnode(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "trail"
+    arguments = ["audit", "export", str(folder), "-c", str(config)]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    assert {path.name for path in folder.iterdir()} == {"audit", "audit-sign.pub", "verify.py"}
+    assert {path.stat().st_mode & 0o77 for path in [folder, *folder.rglob("*")]} == {0}
+
+    def verified() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "verify.py", "audit", "audit-sign.pub"]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    assert verified().returncode == 0, verified().stdout
+    [segment] = (folder / "audit").glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes().replace(b'"CT1"', b'"CT2"', 1))
+    assert (verified().returncode, "Entry 1 " in verified().stdout) == (1, True)
+    again = CliRunner().invoke(cli, arguments)
+    assert "exists already" in str(again.exception)
 
 
 def test_incident_names_persons_with_the_audit_key_alone(config: Path) -> None:
