@@ -122,12 +122,13 @@ def verify(
     """
     name, public = _public_key(public_key_path.read_text(encoding="utf-8"))
     stub, bad_stub = _read_stub(folder / "purged.note", name, public)
-    files = _Files(folder, stub)
     drawers = (folder / "checkpoints", *anchors)
     signed, forged = _checkpoints(drawers, name, public)
+    files = _Files(folder, stub)  # behind the checkpoints: a running node may begin a segment, and sign it, meanwhile
     if not signed and forged is None and files.parts and not stub.size:
         time.sleep(_SETTLE_SECONDS)
         signed, forged = _checkpoints(drawers, name, public)
+        files = _Files(folder, stub)
     walk = _Walk(files, {note.size: note for note in signed})
     fault = walk.run()
     if fault is None and signed and signed[-1].size > walk.entries:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
@@ -61,6 +62,23 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trail(original: Path, tmp_path: Path) -> Trail:
     home = shutil.copytree(original, tmp_path / "home")
     return Trail(home / "audit", home / "audit.pub", home / "radnode.db")
+
+
+def test_segment_that_begins_while_a_running_trail_is_verified_is_not_missing(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, [notes] = max(trail.folder.glob("*.jsonl")), trail.folder.glob("checkpoints/*.notes")
+    lines, signed, look = newest.read_bytes(), notes.read_bytes(), verify_module._checkpoints
+    newest.unlink()
+    notes.write_bytes(b"\n\n".join(signed.split(b"\n\n")[:2]) + b"\n\n")
+
+    def come(*arguments: Any) -> Any:
+        newest.write_bytes(lines)
+        notes.write_bytes(signed)
+        return look(*arguments)
+
+    monkeypatch.setattr(verify_module, "_checkpoints", come)
+    assert trail.check() == Verification(True, SIZE, len(CHECKPOINTS), max(CHECKPOINTS))
 
 
 @pytest.mark.parametrize(("tamper", "seq"), [row[1:] for row in TAMPERS], ids=[row[0] for row in TAMPERS])
